@@ -1,0 +1,45 @@
+package CC::Wait;
+
+# Waiting by condition: everything that would be a fixed sleep elsewhere
+# is a short poll with a deadline here.
+
+use v5.36;
+use Exporter 'import';
+use Time::HiRes ();
+
+our @EXPORT_OK = qw(now nap until_true wait_for DEADLINE);
+
+use constant DEADLINE => $ENV{TEST_NGINX_DEADLINE} || 20;
+
+sub now () { Time::HiRes::clock_gettime(Time::HiRes::CLOCK_MONOTONIC()) }
+
+sub nap ($seconds = 0.005) {
+    select undef, undef, undef, $seconds;
+}
+
+# Polls until the sub returns a true value, which is returned; false after
+# the deadline. Says nothing.
+sub until_true ($cond, $seconds = DEADLINE) {
+    my $end  = now() + $seconds;
+    my $step = 0.002;
+    while (1) {
+        my $got = $cond->();
+        return $got if $got;
+        return      if now() >= $end;
+        nap($step);
+        $step *= 1.5 if $step < 0.02;
+    }
+}
+
+# The same for tests: a miss is told with diag, so that the failing
+# assertion around it has its reason beside it.
+sub wait_for ($cond, $what = 'condition', $seconds = DEADLINE) {
+    my $got = until_true($cond, $seconds);
+    if (!$got) {
+        require Test::More;
+        Test::More::diag("gave up waiting for $what after ${seconds}s");
+    }
+    return $got;
+}
+
+1;

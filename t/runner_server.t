@@ -1,0 +1,80 @@
+# CC::Server itself: what lifecycle tests rely on.
+use v5.36;
+use Test::More;
+use CC::Server;
+use CC::Ports;
+
+my $s = CC::Server->new(
+    workers => 2, module => 0,
+    http => 'server { listen 127.0.0.1:%PORT%; listen unix:%PREFIX%/s.sock;
+        location / { return 200 "$pid\n"; }
+        location /chunked { content_by_lua_block { ngx.say("a") ngx.flush(true) ngx.say("b") } }
+        location /echo { content_by_lua_block {
+            ngx.req.read_body() ngx.print(ngx.req.get_body_data()) } }
+    }',
+);
+
+# -- start and look
+$s->start;
+my @first = $s->workers;
+is scalar @first, 2, 'two workers';
+is $s->get($s->port, '/')->status, 200, 'answers over TCP';
+like $s->get("unix:" . $s->path('s.sock'), '/')->body, qr/^\d+$/, 'answers over a Unix socket';
+is $s->get($s->port, '/chunked')->body, "a\nb\n", 'chunked body';
+is $s->request(POST => $s->port, '/echo', body => 'hello')->body, 'hello', 'body sent';
+is $s->get($s->port + 1, '/')->status, 0, 'nobody there: status 0';
+is_deeply [ $s->listening ],
+    [ '127.0.0.1:' . $s->port, 'unix:' . $s->path('s.sock') ], 'listening sockets';
+my ($accepting) = grep { $_->{state} eq 'LISTEN' && $_->{proto} eq 'tcp' } $s->sockets;
+like $s->fds->{ $accepting->{fd} }, qr/^socket:\[$accepting->{inode}\]/, 'fds and sockets agree';
+
+my $c = $s->connect;
+is $c->request(GET => '/', keepalive => 1)->status, 200, 'first on a kept connection';
+is $c->request(GET => '/')->status, 200, 'second on it';
+
+# -- trial configurations
+my ($rc, $out) = $s->try_conf("worker_processes 1;\nbogus;\n");
+is $rc, 1, 'nginx -t refuses';
+like $out, qr/unknown directive "bogus" in \S+:2\b/, 'line numbers are those of the text';
+($rc, $out) = $s->try_conf("http {\n}\n");
+is $rc, 0, 'nginx -t accepts' or diag $out;
+
+# -- reload
+ok $s->reload, 'reload';
+my @second = $s->workers;
+is scalar(grep { my $p = $_; grep { $_ == $p } @first } @second), 0, 'all workers are new';
+ok $s->reload(workers => 3), 'reload with another count';
+is scalar($s->workers), 3, 'three workers';
+ok $s->reload_fails(http => 'bogus;'), 'a broken configuration is refused';
+is $s->get($s->port)->status, 200, 'and the old one serves on';
+
+# -- death of a worker
+my ($w0, $w1, $w2) = $s->workers;
+my $heir = $s->kill_worker(1);
+isnt $heir, $w1, 'a successor came';
+is_deeply [ $s->workers ], [ $w0, $heir, $w2 ], 'in the same place';
+
+# -- binary upgrade
+my ($old, $new) = $s->upgrade;
+isnt $old, $new, 'another master';
+is $s->master_pid, $new, 'which is the one in the pid file';
+is $s->get($s->port)->status, 200, 'and serves';
+
+ok $s->quit, 'quit';
+ok !$s->is_running, 'nothing runs';
+is $s->get($s->port)->status, 0, 'nothing listens';
+ok $s->start->stop, 'starts again, stops';
+$s->log_is_clean(qr/exited on signal 9/, qr/unknown directive/);
+
+# -- ports
+my $base = CC::Ports::block(20);
+ok !(grep { !CC::Ports::is_free($base + $_) } 0 .. 19), 'a block is free';
+
+# -- an abandoned server leaves nothing
+my $left = CC::Server->new(http => '')->start;
+my ($prefix, @pids) = ($left->prefix, $left->master_pid, $left->workers);
+undef $left;
+ok !-e $prefix, 'its directory is gone';
+ok !(grep { kill 0, $_ } @pids), 'its processes are gone';
+
+done_testing;
