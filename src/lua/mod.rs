@@ -1,0 +1,1 @@
+//! SPEAKS. The embedded Lua packages.

@@ -1,0 +1,54 @@
+//! `ngx_cc_module`: the main-level directives and the life of the process, handed to the nouns.
+
+
+use ngx::ffi::{self, ngx_module_t};
+
+use crate::modules::{ipc, listen};
+use crate::ngx::conf::ConfResult;
+use crate::ngx::cycle::Cycle;
+use crate::ngx::module::{CoreModule, core_context, core_table};
+
+/// The main conf of a cycle.
+#[derive(Default)]
+pub struct Conf {
+    /// What `listen ... per_worker` noted.
+    pub listen: listen::Conf,
+    /// The cc_ipc_* and cc_zone settings and this generation's descriptors.
+    pub ipc: ipc::Conf,
+}
+
+/// The module.
+pub struct Core;
+
+impl CoreModule for Core {
+    type Conf = Conf;
+
+    fn table() -> *mut ngx_module_t {
+        &raw mut ngx_cc_module
+    }
+
+    fn init_conf(cycle: Cycle<'_>, conf: &mut Conf) -> ConfResult {
+        listen::init_conf(cycle, &mut conf.listen)?;
+        ipc::init_conf(cycle, &mut conf.ipc)
+    }
+
+    fn init_module(cycle: Cycle<'_>, conf: &mut Conf) {
+        ipc::init_module(cycle, &mut conf.ipc);
+    }
+
+    fn init_process(cycle: Cycle<'_>, conf: &mut Conf) -> Result<(), String> {
+        listen::init_process(cycle, &conf.listen);
+        ipc::init_process(cycle, &mut conf.ipc)
+    }
+
+    fn exit_process(cycle: Cycle<'_>, conf: &mut Conf) {
+        ipc::exit_process(cycle, &mut conf.ipc);
+    }
+}
+
+static mut CONTEXT: ffi::ngx_core_module_t = core_context::<Core>("cc");
+
+/// The exported table.
+#[allow(non_upper_case_globals)]
+pub static mut ngx_cc_module: ngx_module_t =
+    core_table::<Core>(&raw mut CONTEXT, &raw mut ipc::COMMANDS as *mut ffi::ngx_command_t);

@@ -1,0 +1,10 @@
+//! TOUCHES. All FFI: safe wrappers and trampolines, one file per nginx subsystem. Knows proto, not
+//! shm; called by `modules`.
+#![allow(unsafe_code)]
+
+pub mod conf;
+pub mod cycle;
+pub mod guard;
+pub mod log;
+pub mod module;
+pub mod variable;

@@ -1,0 +1,60 @@
+//! http variables: `$name` computed by a safe function, its text kept in the request's pool.
+
+use std::ptr;
+
+use ngx::ffi;
+
+use crate::ngx::conf::{Conf, ConfError, ConfResult};
+use crate::ngx::guard::guard;
+
+/// A variable: a name and the function that computes it.
+pub trait Variable: 'static {
+    /// Without the `$`.
+    const NAME: &'static str;
+
+    /// The value in the process that runs the request; None is nginx's "not found".
+    fn get() -> Option<String>;
+}
+
+/// Registers `V`; called from preconfiguration.
+pub fn add<V: Variable>(cf: &mut Conf<'_>) -> ConfResult {
+    let mut name = crate::ngx::conf::literal(V::NAME);
+    // SAFETY: cf is the conf of ngx_http_block; nginx copies the name.
+    let variable = unsafe { ffi::ngx_http_add_variable(cf.as_raw(), &mut name, 0) };
+    // SAFETY: null or a variable that lives as long as the cycle.
+    match unsafe { variable.as_mut() } {
+        Some(variable) => {
+            variable.get_handler = Some(get::<V>);
+            Ok(())
+        }
+        None => Err(ConfError::Message(format!("cannot add variable \"{}\"", V::NAME))),
+    }
+}
+
+unsafe extern "C" fn get<V: Variable>(
+    request: *mut ffi::ngx_http_request_t,
+    value: *mut ffi::ngx_http_variable_value_t,
+    _data: usize,
+) -> ffi::ngx_int_t {
+    guard(V::NAME, ffi::NGX_ERROR as ffi::ngx_int_t, || {
+        // SAFETY: ngx_http_get_variable passes the request and a value to fill.
+        let (pool, value) = unsafe { ((*request).pool, &mut *value) };
+        let Some(text) = V::get() else {
+            value.set_not_found(1);
+            return ffi::NGX_OK as ffi::ngx_int_t;
+        };
+        // SAFETY: the request's pool lives as long as the request.
+        let data = unsafe { ffi::ngx_pnalloc(pool, text.len()) }.cast::<u8>();
+        if data.is_null() {
+            return ffi::NGX_ERROR as ffi::ngx_int_t;
+        }
+        // SAFETY: data has room for text.len() bytes.
+        unsafe { ptr::copy_nonoverlapping(text.as_ptr(), data, text.len()) };
+        value.data = data;
+        value.set_len(text.len() as u32);
+        value.set_valid(1);
+        value.set_no_cacheable(0);
+        value.set_not_found(0);
+        ffi::NGX_OK as ffi::ngx_int_t
+    })
+}

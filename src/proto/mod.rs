@@ -1,0 +1,2 @@
+//! DECIDES. Plain data in, plain data out: no I/O, no clock, no nginx, no shared memory.
+#![forbid(unsafe_code)]

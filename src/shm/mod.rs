@@ -1,0 +1,2 @@
+//! SHARED. What lives in shared memory: unsafe but nginx-free.
+#![allow(unsafe_code)]
