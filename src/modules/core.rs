@@ -46,7 +46,7 @@ impl CoreModule for Core {
     }
 }
 
-static mut CONTEXT: ffi::ngx_core_module_t = core_context::<Core>("cc");
+static mut CONTEXT: ffi::ngx_core_module_t = core_context::<Core>("cc\0");
 
 /// The exported table.
 #[allow(non_upper_case_globals)]

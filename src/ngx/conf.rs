@@ -192,7 +192,7 @@ macro_rules! directives {
                     unsafe { $crate::ngx::conf::set::<$conf>(cf, conf, $handler) }
                 }
                 ::ngx::ffi::ngx_command_t {
-                    name: $crate::ngx::conf::literal($name),
+                    name: $crate::ngx::conf::literal(concat!($name, "\0")),
                     type_: ($type) as ::ngx::ffi::ngx_uint_t,
                     set: Some(set),
                     conf: $offset,
@@ -206,7 +206,7 @@ macro_rules! directives {
 }
 pub(crate) use directives;
 
-/// A literal as `ngx_str_t`, for static tables.
+/// A literal that ends in NUL as `ngx_str_t`, for static tables: nginx compares names by strcmp.
 pub(crate) const fn literal(text: &'static str) -> ffi::ngx_str_t {
-    ffi::ngx_str_t { len: text.len(), data: text.as_ptr().cast_mut() }
+    ffi::ngx_str_t { len: text.len() - 1, data: text.as_ptr().cast_mut() }
 }

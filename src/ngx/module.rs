@@ -48,7 +48,7 @@ pub fn core_conf<'a, M: CoreModule>(cycle: Cycle<'a>) -> Option<&'a mut M::Conf>
     }
 }
 
-/// The table's `ctx` for a core module named `name`.
+/// The table's `ctx` for a core module named `name` (NUL-terminated).
 pub const fn core_context<M: CoreModule>(name: &'static str) -> ffi::ngx_core_module_t {
     ffi::ngx_core_module_t {
         name: crate::ngx::conf::literal(name),

@@ -18,7 +18,7 @@ pub trait Variable: 'static {
 
 /// Registers `V`; called from preconfiguration.
 pub fn add<V: Variable>(cf: &mut Conf<'_>) -> ConfResult {
-    let mut name = crate::ngx::conf::literal(V::NAME);
+    let mut name = crate::ngx::conf::borrowed(V::NAME.as_bytes());
     // SAFETY: cf is the conf of ngx_http_block; nginx copies the name.
     let variable = unsafe { ffi::ngx_http_add_variable(cf.as_raw(), &mut name, 0) };
     // SAFETY: null or a variable that lives as long as the cycle.
