@@ -1,2 +1,5 @@
-//! DECIDES. Plain data in, plain data out: no I/O, no clock, no nginx, no shared memory.
+//! DECIDES. Plain data in, plain data out: no I/O, no clock, no nginx, no shared memory. Called by
+//! every other floor, knows none of them.
 #![forbid(unsafe_code)]
+
+pub mod ipc;
