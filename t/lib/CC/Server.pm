@@ -25,7 +25,7 @@ my $owner = $$;
 
 my %KNOWN = map { $_ => 1 } qw(conf main events http server stream post_main
     raw workers lua module order modules log_level master_process ports port
-    prefix env check_log timeout);
+    prefix env timeout early_log);
 
 sub new ($class, %opt) {
     for (sort keys %opt) {

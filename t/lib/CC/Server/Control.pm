@@ -22,7 +22,8 @@ sub try_start ($self, @new) {
     $self->write_conf;
     unlink $self->{pid};
     $self->{slots} = [];
-    my ($rc, $out) = $self->nginx('-c', $self->{file});
+    my ($rc, $out) = $self->nginx(
+        $self->{early_log} ? ('-e', $self->{log}) : (), '-c', $self->{file});
     return ($rc, $out) if $rc;
 
     my $pid = until_true(sub { $self->pid_in_file }, $self->{timeout})
