@@ -47,7 +47,8 @@ sub new ($class, %opt) {
         lua => $opt{lua}, module => $opt{module}, order => $opt{order},
         stream => $opt{stream}) ];
 
-    make_path(map { "$self->{prefix}/$_" } qw(conf logs html tmp));
+    make_path(map { "$self->{prefix}/$_" } qw(conf logs html),
+        defined $opt{raw} ? () : 'tmp');
     # workers of an nginx that runs as another user must reach html/
     chmod 0755, $self->{prefix};
     weaken($live{ 0 + $self } = $self);

@@ -121,7 +121,8 @@ END {
         tell_log() if $ran && !Test::More->builder->is_passing;
         CC::Block::Nginx::kill_now() if !$ENV{TEST_NGINX_NO_CLEAN};
         File::Path::remove_tree($Test::Nginx::Util::ServRoot)
-            if $Test::Nginx::Util::Randomize && $Test::Nginx::Util::ServRoot =~ m{/t/servroot_\d+$};
+            if $Test::Nginx::Util::DisposeRoot && !$ENV{TEST_NGINX_NO_CLEAN}
+            && !$ENV{TEST_NGINX_KEEP} && !$status && Test::More->builder->is_passing;
         $? = $status;
     }
 }

@@ -56,6 +56,8 @@ our $ServerPortForClient = $Randomize ? $ServerPort
 
 our $ServRoot = $Randomize ? File::Spec->rel2abs("t/servroot_$ServerPort")
     : $ENV{TEST_NGINX_SERVROOT} || default_root();
+# A root of our own choosing goes when all went well.
+our $DisposeRoot = $Randomize || !$ENV{TEST_NGINX_SERVROOT};
 our $LogDir     = "$ServRoot/logs";
 our $ErrLogFile = "$LogDir/error.log";
 our $AccLogFile = "$LogDir/access.log";
@@ -82,7 +84,7 @@ sub default_port () {
 
 sub default_root () {
     my $suite = File::Basename::basename($0, '.t');
-    return File::Spec->rel2abs("t/servroot/$suite");
+    return File::Spec->rel2abs("t/servroot_$suite");
 }
 
 sub canon ($major, $minor, $patch) { sprintf '%d.%03d%03d', $major, $minor, $patch }
@@ -167,9 +169,10 @@ our $RandPorts = {};      # of the block being run
 sub expand_env_in_text ($text, $name, $ports = $RandPorts) {
     return $text if !defined $text || ref $text;
     $text =~ s{\$(TEST_NGINX_[_A-Z0-9]+)}{
-        $1 =~ /^TEST_NGINX_RAND_PORT_\d+$/
-            ? $ports->{$1} //= CC::Ports::port()
-            : $ENV{$1} // bail_out("$name - No environment $1 defined.")
+        my $var = $1;
+        $var =~ /^TEST_NGINX_RAND_PORT_\d+$/
+            ? $ports->{$var} //= CC::Ports::port()
+            : $ENV{$var} // bail_out("$name - No environment $var defined.")
     }ge;
     return $text;
 }
