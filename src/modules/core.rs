@@ -1,6 +1,5 @@
 //! `ngx_cc_module`: the main-level directives and the life of the process, handed to the nouns.
 
-
 use ngx::ffi::{self, ngx_module_t};
 
 use crate::modules::{ipc, listen};
@@ -33,6 +32,7 @@ impl CoreModule for Core {
     }
 
     fn init_module(cycle: Cycle<'_>, conf: &mut Conf) {
+        listen::init_module(&conf.listen);
         ipc::init_module(cycle, &mut conf.ipc);
     }
 

@@ -4,7 +4,9 @@
 
 pub mod conf;
 pub mod cycle;
+pub mod delegate;
 pub mod guard;
+pub mod listening;
 pub mod log;
 pub mod module;
 pub mod variable;
