@@ -53,6 +53,7 @@ my ($w0, $w1, $w2) = $s->workers;
 my $heir = $s->kill_worker(1);
 isnt $heir, $w1, 'a successor came';
 is_deeply [ $s->workers ], [ $w0, $heir, $w2 ], 'in the same place';
+isnt $s->kill_worker(2, 'TERM'), $w2, 'one that is told to leave has a successor too';
 
 # -- binary upgrade
 my ($old, $new) = $s->upgrade;
@@ -60,11 +61,59 @@ isnt $old, $new, 'another master';
 is $s->master_pid, $new, 'which is the one in the pid file';
 is $s->get($s->port)->status, 200, 'and serves';
 
+my ($tried, $newest) = $s->upgrade(keep_old => 1);
+is $s->old_master_pid, $tried, 'two masters';
+is $s->get($s->port)->status, 200, 'serving both';
+$s->signal(QUIT => $newest);
+ok $s->wait_for(sub { $s->master_pid == $tried }, 'the old master to be alone'), 'rolled back';
+is $s->get($s->port)->status, 200, 'and serves on';
+
+# -- signals that do not kill, the master's death
+$s->kill_worker(0, 'STOP');
+like CC::Proc::stat_of($s->worker_pid(0))->{state}, qr/^[tT]$/, 'a stopped worker';
+$s->kill_worker(0, 'CONT');
+ok $s->wait_log(qr/exited on signal (9)/), 'the log is searched';
+
 ok $s->quit, 'quit';
 ok !$s->is_running, 'nothing runs';
 is $s->get($s->port)->status, 0, 'nothing listens';
 ok $s->start->stop, 'starts again, stops';
 $s->log_is_clean(qr/exited on signal 9/, qr/unknown directive/);
+
+# -- a whole configuration, several addresses, a lone process
+my $whole = CC::Server->new(conf => 'worker_processes auto;
+http { server { listen %PORT%; listen [::1]:%PORT%; return 200 "$server_addr"; } }')->start;
+is scalar($whole->workers), CC::Proc::cpu_count(), 'worker_processes auto';
+is $whole->get('[::1]:' . $whole->port)->body, '::1', 'over IPv6';
+is $whole->get($whole->port)->body, '127.0.0.1', 'over IPv4';
+is $whole->line_of('return 200'), 2, 'line_of';
+ok $whole->reload("master_process on;\nhttp { }\n"), 'another text';
+is scalar($whole->workers), 1, 'is in force';
+$whole->stop;
+$whole->start(conf => undef, master_process => 'off', server => 'return 204;');
+is $whole->get($whole->port)->status, 204, 'master_process off';
+$whole->quit;
+
+# -- many requests at once, unfinished ones
+$s->start(server => 'location / { return 200 $request_uri; }', http => undef);
+my @open = map { $s->connect } 1 .. 20;
+$_->send_request(GET => '/' . $_->fileno) for @open;
+is scalar(grep { $_->read_response->body eq '/' . $_->fileno } @open), 20, 'many connections';
+my $half = $s->connect($s->port, timeout => 0.1);
+$half->send("GET / HT");
+like $half->read_response->error, qr/timed out/, 'no answer to half a request';
+$s->stop;
+
+# -- which modules in which order
+{
+    local $ENV{TEST_NGINX_LOAD_MODULES} =
+        '/m/ndk_http_module.so /m/ngx_http_lua_module.so /m/ngx_stream_module.so /o/ngx_http_cc_module.so';
+    my $list = sub { join ' ', map { m{(\w+)_module} } CC::Modules::pick(@_) };
+    is $list->(), 'ndk_http ngx_http_lua ngx_stream ngx_http_cc', 'as listed';
+    is $list->(order => 'module-first'), 'ngx_http_cc ndk_http ngx_http_lua ngx_stream', 'ours first';
+    is $list->(lua => 0, stream => 0), 'ngx_http_cc', 'without Lua and stream';
+    is $list->(module => 0), 'ndk_http ngx_http_lua ngx_stream', 'without ours';
+}
 
 # -- ports
 my $base = CC::Ports::block(20);

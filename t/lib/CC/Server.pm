@@ -151,8 +151,10 @@ sub command ($self) {
     my @cmd = (CC::Modules::binary());
     if ($ENV{TEST_NGINX_USE_VALGRIND}) {
         my $more = $ENV{TEST_NGINX_USE_VALGRIND};
-        unshift @cmd, qw(/usr/bin/valgrind --num-callers=40 --trace-children=yes),
-            $more =~ /^-/ ? split(' ', $more) : ('-q');
+        # the daemon closes its stderr, so valgrind must write elsewhere
+        unshift @cmd, qw(/usr/bin/valgrind -q --num-callers=40 --trace-children=yes),
+            "--log-file=$self->{prefix}/logs/valgrind.%p",
+            $more =~ /^-/ ? split(' ', $more) : ();
     }
     return wantarray ? @cmd : $cmd[0];
 }
@@ -181,6 +183,7 @@ sub remove ($self) {
     local ($?, $@, $!);
     $self->kill_all;
     $self->tell if $self->{own_prefix};
+    $self->tell_valgrind if $ENV{TEST_NGINX_USE_VALGRIND};
     if ($self->{own_prefix} && !$ENV{TEST_NGINX_KEEP}) {
         remove_tree($self->{prefix}, { safe => 0, error => \my $ignored });
     }
@@ -194,6 +197,13 @@ sub tell ($self) {
     my @lines = split /\n/, $self->error_log;
     splice @lines, 0, -40 if @lines > 40;
     $tb->diag("the end of $self->{log}:", map { "\n  $_" } @lines);
+    return;
+}
+
+sub tell_valgrind ($self) {
+    for my $path (grep { -s } glob "$self->{prefix}/logs/valgrind.*") {
+        Test::More->builder->diag(CC::Proc::slurp($path));
+    }
     return;
 }
 

@@ -100,6 +100,8 @@ sub error_log ($block, $repeat) {
 # Serious lines the block says nothing about are shown; an abort fails it.
 sub complain ($block, $lines) {
     my @show = grep { !mentions($block, "[$_") } qw(alert crit emerg);
+    @show = grep { $_ ne 'emerg' } @show
+        if $block->has('must_die') || $block->has('reload_fails');
     for my $line (@$lines) {
         Test::More::diag('WARNING: ' . $block->name . ' - ' . $line)
             if any { index($line, "[$_]") >= 0 } @show;

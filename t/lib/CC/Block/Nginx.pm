@@ -26,7 +26,7 @@ sub server () {
 # Runs nginx as the block wants it. True when requests may be sent.
 sub bring_up ($block, $before_start) {
     my $name = $block->name;
-    if (!$block->has('config')) {
+    if (!$block->has('config') && !CC::Block::Conf::stream_ports($block)) {
         die "$name - No '--- config' section specified and no previous one\n"
             if !$has_config;
         return 1;

@@ -37,7 +37,8 @@ sub new ($class, $hunk) {
         $class;
     my ($description, @parts) =
         split /^---[ ]+\(?(\w+)\)?[ ]*(.*)(?:\n|\z)/m, $hunk;
-    $self->{value}{description} = [ ($description // '') =~ s/\s+\z//r ];
+    $description = $self->{name} if ($description // '') !~ /\S/;
+    $self->{value}{description} = [ $description =~ s/\s+\z//r ];
 
     while (my ($section, $filters, $value) = splice @parts, 0, 3) {
         croak "$self->{name}: --- $section is given twice" if $self->has($section);

@@ -15,6 +15,9 @@ sub pid_in_file ($self, $file = $self->{pid}) {
 
 sub master_pid ($self) { $self->pid_in_file }
 
+# During an upgrade, the one that was there before.
+sub old_master_pid ($self) { $self->pid_in_file("$self->{pid}.oldbin") }
+
 sub is_running ($self) { $self->pid_in_file ? 1 : 0 }
 
 sub has_master ($self) {

@@ -18,7 +18,7 @@ use CC::Block::Spec;
 our $VERSION = '0.33';
 
 my @MORE = qw(ok is isnt like unlike is_deeply cmp_ok skip todo_skip pass fail
-    plan can_ok isa_ok diag note done_testing);
+    eq_array eq_hash eq_set plan can_ok isa_ok diag use_ok);
 my @OWN  = qw(run_tests blocks filters is_str spec_string);
 
 my ($spec, @blocks, $parsed, %filter_map, $ran);

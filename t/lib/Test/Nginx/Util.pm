@@ -17,7 +17,7 @@ our @EXPORT_OK = qw($ServerPort $ServerPortForClient $ServerAddr $ServerName
     $PidFile $RepeatEach $NoLongString is_running parse_time trim expand_env_in_text);
 our @EXPORT = qw(env_to_nginx config_preamble repeat_each worker_connections
     workers master_on master_off master_process_enabled log_level
-    no_long_string no_diff no_shuffle shuffle_on no_root_location use_hup
+    no_long_string no_diff no_shuffle no_root_location use_hup
     server_addr server_name server_root server_port server_port_for_client
     html_dir timeout check_accum_error_log add_block_preprocessor
     add_response_body_check add_cleanup_handler add_test_cleanup_handler
@@ -117,7 +117,7 @@ sub master_process_enabled {
 sub no_long_string :prototype() { $NoLongString = 1 }
 sub no_diff        :prototype() { $NoDiff = 1 }
 sub no_shuffle     :prototype() { $NoShuffle = 1 }
-sub shuffle_on     :prototype() { $NoShuffle = 0 }
+sub     :prototype() { $NoShuffle = 0 }
 sub use_hup        :prototype() { $UseHup = 1 }
 sub no_root_location      :prototype() { $NoRootLocation = 1 }
 sub check_accum_error_log :prototype() { $CheckAccumErrLog = 1 }
