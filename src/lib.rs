@@ -1,4 +1,5 @@
 #![doc = include_str!("README.md")]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic))]
 
 pub mod proto;
 pub mod shm;

@@ -1,1 +1,16 @@
-//! SPEAKS. The embedded Lua packages.
+//! SPEAKS. The Lua packages, embedded. They call `modules` through the exported functions; what is
+//! Rust here is a table of texts that `modules::lua` preloads.
+
+use std::ffi::CStr;
+
+use crate::ngx::lua::Package;
+
+/// Names that `cc_lua_preload` takes, and the package each stands for.
+pub static PACKAGES: [(&str, Package); 2] = [
+    ("ngx.ipc", package(c"ngx.ipc", c"=ngx.ipc", include_str!("ipc.lua"))),
+    ("ngx.worker", package(c"resty.core.worker", c"=ngx.cc.worker", include_str!("worker.lua"))),
+];
+
+const fn package(name: &'static CStr, chunk: &'static CStr, source: &'static str) -> Package {
+    Package { name, chunk, source }
+}

@@ -2,8 +2,8 @@
 
 use ngx::ffi::{self, ngx_module_t};
 
-use crate::modules::{ipc, listen};
-use crate::ngx::conf::ConfResult;
+use crate::modules::{ipc, listen, lua};
+use crate::ngx::conf::{self, ConfResult, directives};
 use crate::ngx::cycle::Cycle;
 use crate::ngx::module::{CoreModule, core_context, core_table};
 
@@ -14,6 +14,8 @@ pub struct Conf {
     pub listen: listen::Conf,
     /// The cc_ipc_* and cc_zone settings and this generation's descriptors.
     pub ipc: ipc::Conf,
+    /// `cc_lua_preload`, where it is set.
+    pub lua: Option<lua::Preload>,
 }
 
 /// The module.
@@ -46,9 +48,19 @@ impl CoreModule for Core {
     }
 }
 
+const MAIN: u32 = conf::NGX_MAIN_CONF | conf::NGX_DIRECT_CONF;
+const SIZE: u32 = MAIN | conf::NGX_CONF_TAKE1;
+
+directives!(static mut COMMANDS: [Conf; 4] = {
+    "cc_zone" (SIZE, 0) => |cf, conf| ipc::cc_zone(cf, &mut conf.ipc),
+    "cc_ipc_queue" (SIZE, 0) => |cf, conf| ipc::cc_ipc_queue(cf, &mut conf.ipc),
+    "cc_ipc_max_message" (SIZE, 0) => |cf, conf| ipc::cc_ipc_max_message(cf, &mut conf.ipc),
+    "cc_lua_preload" (MAIN | conf::NGX_CONF_1MORE, 0) => |cf, conf| lua::directive(cf, &mut conf.lua),
+});
+
 static mut CONTEXT: ffi::ngx_core_module_t = core_context::<Core>("cc\0");
 
 /// The exported table.
 #[allow(non_upper_case_globals)]
 pub static mut ngx_cc_module: ngx_module_t =
-    core_table::<Core>(&raw mut CONTEXT, &raw mut ipc::COMMANDS as *mut ffi::ngx_command_t);
+    core_table::<Core>(&raw mut CONTEXT, &raw mut COMMANDS as *mut ffi::ngx_command_t);

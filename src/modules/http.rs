@@ -2,10 +2,11 @@
 
 use ngx::ffi::{self, ngx_module_t};
 
-use crate::modules::listen;
+use crate::modules::core::Core;
+use crate::modules::{ipc, listen, lua};
 use crate::ngx::conf::{Conf, ConfResult};
 use crate::ngx::cycle::{self, Process};
-use crate::ngx::module::{HttpModule, http_context, http_table};
+use crate::ngx::module::{HttpModule, core_conf, http_context, http_table};
 use crate::ngx::variable::{self, Variable};
 
 /// The module.
@@ -14,7 +15,12 @@ pub struct Http;
 impl HttpModule for Http {
     fn preconfiguration(cf: &mut Conf<'_>) -> ConfResult {
         variable::add::<WorkerId>(cf)?;
-        variable::add::<listen::WorkerPort>(cf)
+        variable::add::<listen::WorkerPort>(cf)?;
+        lua::preload(cf, core_conf::<Core>(cf.cycle()).and_then(|conf| conf.lua.as_ref()))
+    }
+
+    fn init_process() -> Result<(), String> {
+        ipc::start()
     }
 }
 
@@ -34,4 +40,4 @@ static mut CONTEXT: ffi::ngx_http_module_t = http_context::<Http>();
 
 /// The exported table.
 #[allow(non_upper_case_globals)]
-pub static mut ngx_http_cc_module: ngx_module_t = http_table(&raw mut CONTEXT);
+pub static mut ngx_http_cc_module: ngx_module_t = http_table::<Http>(&raw mut CONTEXT);

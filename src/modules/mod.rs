@@ -5,6 +5,7 @@ pub mod core;
 pub mod http;
 pub mod ipc;
 pub mod listen;
+pub mod lua;
 
 use std::ffi::c_char;
 use std::ptr;

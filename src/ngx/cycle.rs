@@ -77,6 +77,15 @@ impl<'a> Cycle<'a> {
         unsafe { &*self.raw }
     }
 
+    /// The cycle that this one replaces, where this very library is loaded there.
+    pub fn old(self) -> Option<Cycle<'a>> {
+        // SAFETY: old_cycle is kept until the new cycle is in force; null in the first cycle's
+        // stand-in made by main().
+        let old = unsafe { self.get().old_cycle.as_ref() }?;
+        (!old.conf_ctx.is_null() && !old.modules.is_null())
+            .then(|| Cycle { raw: self.get().old_cycle, scope: PhantomData })
+    }
+
     /// The modules of this cycle, in the order their hooks run.
     pub(crate) fn modules(self) -> impl Iterator<Item = &'a ffi::ngx_module_t> {
         let mut next = self.get().modules;
@@ -99,6 +108,12 @@ impl<'a> Cycle<'a> {
         })
     }
 
+    /// Whether http{} was read, or is being read.
+    pub fn has_http(self) -> bool {
+        // SAFETY: conf_ctx has room for every module; ngx_http_block fills its place first.
+        unsafe { !(*self.get().conf_ctx.add(ffi::ngx_http_module.index)).is_null() }
+    }
+
     /// How many workers this cycle will have: `worker_processes`, or 1 with `master_process off`.
     /// Final only after the core module's init_conf.
     pub fn workers(self) -> usize {
@@ -108,7 +123,10 @@ impl<'a> Cycle<'a> {
                 .cast::<ffi::ngx_core_conf_t>()
                 .as_ref()
         };
-        core.map_or(1, |core| if core.master == 0 { 1 } else { core.worker_processes.max(1) as usize })
+        core.map_or(
+            1,
+            |core| if core.master == 0 { 1 } else { core.worker_processes.max(1) as usize },
+        )
     }
 
     /// Logs at `level`.

@@ -27,7 +27,7 @@ pub enum Level {
 pub fn cycle(level: Level, message: Arguments<'_>) {
     // SAFETY: ngx_cycle is set in main() before any module callback runs and replaced only by
     // ngx_init_cycle's caller; its log lives as long as the cycle.
-    let log = unsafe { (*(&raw const ffi::ngx_cycle)).as_ref() }.map_or(std::ptr::null_mut(), |c| c.log);
+    let log = unsafe { ffi::ngx_cycle.as_ref() }.map_or(std::ptr::null_mut(), |c| c.log);
     write(log, level, 0, message);
 }
 

@@ -5,8 +5,12 @@
 pub mod conf;
 pub mod cycle;
 pub mod delegate;
+pub mod event;
 pub mod guard;
 pub mod listening;
 pub mod log;
+pub mod lua;
 pub mod module;
+pub mod socket;
 pub mod variable;
+pub mod zone;

@@ -38,14 +38,13 @@ pub trait CoreModule: 'static {
     fn exit_process(_cycle: Cycle<'_>, _conf: &mut Self::Conf) {}
 }
 
-/// `M`'s conf in `cycle`, where the module is loaded there.
+/// `M`'s conf in `cycle`; None where this very library is not part of it. An old cycle may hold
+/// another build of it, whose conf must not be touched.
 pub fn core_conf<'a, M: CoreModule>(cycle: Cycle<'a>) -> Option<&'a mut M::Conf> {
-    // SAFETY: the table is a static of this library; index is set by ngx_count_modules/
-    // ngx_preinit_modules before create_conf; conf_ctx has room for every index of this cycle.
-    unsafe {
-        let index = (*M::table()).index;
-        (*cycle.get().conf_ctx.add(index)).cast::<M::Conf>().as_mut()
-    }
+    let mine = cycle.modules().find(|module| ptr::eq(*module, M::table()))?;
+    // SAFETY: index is set by ngx_count_modules/ngx_preinit_modules before create_conf, conf_ctx
+    // has room for every module of the cycle, and what it holds there is create_conf's.
+    unsafe { (*cycle.get().conf_ctx.add(mine.index)).cast::<M::Conf>().as_mut() }
 }
 
 /// The table's `ctx` for a core module named `name` (NUL-terminated).
@@ -123,18 +122,26 @@ unsafe extern "C" fn init_module<M: CoreModule>(cycle: *mut ffi::ngx_cycle_t) ->
     ffi::NGX_OK as ffi::ngx_int_t
 }
 
-unsafe extern "C" fn init_process<M: CoreModule>(cycle: *mut ffi::ngx_cycle_t) -> ffi::ngx_int_t {
+/// Runs `start` where requests are served; helper processes call the hooks too.
+fn start(start: impl FnOnce() -> Result<(), String>) -> ffi::ngx_int_t {
     if !matches!(process(), Process::Worker | Process::Single) {
         return ffi::NGX_OK as ffi::ngx_int_t;
     }
-    let failed = Err(String::from("panic, see above"));
-    match with_conf::<M, _>(cycle, "init_process", failed, M::init_process) {
-        Some(Err(reason)) => {
+    match guard("init_process", Err(String::from("panic, see above")), start) {
+        Ok(()) => ffi::NGX_OK as ffi::ngx_int_t,
+        Err(reason) => {
             log::cycle(Level::Emerg, format_args!("cc: worker cannot start: {reason}"));
             ffi::NGX_ERROR as ffi::ngx_int_t
         }
-        _ => ffi::NGX_OK as ffi::ngx_int_t,
     }
+}
+
+unsafe extern "C" fn init_process<M: CoreModule>(cycle: *mut ffi::ngx_cycle_t) -> ffi::ngx_int_t {
+    start(|| with_conf::<M, _>(cycle, "init_process", Ok(()), M::init_process).unwrap_or(Ok(())))
+}
+
+unsafe extern "C" fn init_http_process<M: HttpModule>(_: *mut ffi::ngx_cycle_t) -> ffi::ngx_int_t {
+    start(M::init_process)
 }
 
 unsafe extern "C" fn exit_process<M: CoreModule>(cycle: *mut ffi::ngx_cycle_t) {
@@ -147,6 +154,10 @@ unsafe extern "C" fn exit_process<M: CoreModule>(cycle: *mut ffi::ngx_cycle_t) {
 pub trait HttpModule: 'static {
     /// Before http{} is read.
     fn preconfiguration(cf: &mut Conf<'_>) -> ConfResult;
+
+    /// In each worker (or the single process) once its event loop can be used; before or after the
+    /// Lua module's init_worker, as the libraries were loaded.
+    fn init_process() -> Result<(), String>;
 }
 
 /// The table's `ctx` for an http module.
@@ -164,11 +175,12 @@ pub const fn http_context<M: HttpModule>() -> ffi::ngx_http_module_t {
 }
 
 /// The exported table of an http module.
-pub const fn http_table(context: *mut ffi::ngx_http_module_t) -> ffi::ngx_module_t {
+pub const fn http_table<M: HttpModule>(context: *mut ffi::ngx_http_module_t) -> ffi::ngx_module_t {
     ffi::ngx_module_t {
         ctx: context.cast(),
         commands: ptr::null_mut(),
         type_: ffi::NGX_HTTP_MODULE as ffi::ngx_uint_t,
+        init_process: Some(init_http_process::<M>),
         ..ffi::ngx_module_t::default()
     }
 }

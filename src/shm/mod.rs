@@ -1,2 +1,56 @@
-//! SHARED. What lives in shared memory: unsafe but nginx-free.
+//! SHARED. What lives in shared memory: unsafe but nginx-free, so that loom and Miri can run it.
+//! Knows proto; called by `modules`.
+//!
+//! # What happens to it over reloads, crashes and upgrades
+//!
+//! One zone (`cc_zone`) belongs to one master. It survives a reload when its name, size and the
+//! loaded library are the same; then old and new workers see each other in it.
+//!
+//! * **Load and reload.** The master counts a generation up once a new configuration is in force,
+//!   never for one that failed, and writes how many workers it has.
+//! * **A worker starts.** It claims a slot: the one of a dead process in the same seat (generation
+//!   and worker number), else a free one, else one whose process is dead. The claim is one
+//!   compare-and-swap of the identity word, so a reader sees the old owner or the new one, never
+//!   half of each. A process killed in the middle of it has either claimed or not.
+//! * **A worker leaves** in good order: it says *retiring* (nothing is sent to it any more), then
+//!   frees the slot. **It is killed**: its word stays until the successor in its seat takes the slot
+//!   over, or somebody looks for a free one; readers ask the kernel whether the process lives.
+//! * **Counters** belong to the slot, are only added to, and outlive its owners.
+//! * **Transport.** A worker is born with the lines of its own generation (made by the master
+//!   before the fork, so that a failed reload drops them unused) and of the live older ones. To those it says hello
+//!   and hands over its own line, so that a retiring worker's last words reach the new workers.
+//!   Mail for a process dies with the process; mail for a seat waits for the successor.
+//! * **The zone changes** (other size, other library build) or the binary is upgraded: a new zone
+//!   starts at generation 1, the generations do not see each other, and the log says so.
+//!
+//! No pointers are stored, only numbers; no lock exists, so none can be left behind by a dead
+//! owner; what an unknown process may have scribbled is masked to its range when it is read.
+
 #![allow(unsafe_code)]
+
+pub mod slots;
+
+use std::sync::atomic::{AtomicU32, AtomicU64};
+
+/// A type that may live in shared memory.
+///
+/// # Safety
+/// Every bit pattern is a valid value, all-zero is a fresh one, there are no pointers in it, its layout is fixed
+/// (`repr(C)` or an atomic), and it is changed through atomics only.
+pub unsafe trait Shared: Sync {}
+
+// SAFETY: an atomic integer has no invalid bit pattern and no pointer in it.
+unsafe impl Shared for AtomicU32 {}
+// SAFETY: as above.
+unsafe impl Shared for AtomicU64 {}
+// SAFETY: an array of such.
+unsafe impl<T: Shared, const N: usize> Shared for [T; N] {}
+
+/// A `T` at the start of `memory`; None where it does not fit.
+pub fn at<T: Shared>(memory: &[AtomicU64]) -> Option<&T> {
+    let start = memory.as_ptr().cast::<T>();
+    let fits = start.is_aligned() && size_of::<T>() <= size_of_val(memory);
+    // SAFETY: size and alignment were checked, the memory is borrowed for as long as the result,
+    // it is made of atomics and T is read through atomics only, whatever it holds (Shared).
+    fits.then(|| unsafe { &*start })
+}

@@ -166,9 +166,18 @@ mod tests {
     #[test]
     fn a_sender_killed_in_mid_message_leaves_nothing_behind() {
         let mut assembler = Assembler::new(100);
-        assert_eq!(assembler.accept(&record(1, Addressee::Seat, b"ab", 0, 4), Pid(9)), Assembled::More);
+        assert_eq!(
+            assembler.accept(&record(1, Addressee::Seat, b"ab", 0, 4), Pid(9)),
+            Assembled::More
+        );
         assert_eq!(assembler.retain(|_| false), 1);
-        assert_eq!(assembler.accept(&record(1, Addressee::Seat, b"cd", 2, 4), Pid(9)), Assembled::Orphan);
-        assert_eq!(assembler.accept(&record(1, Addressee::Seat, b"ab", 0, 101), Pid(9)), Assembled::More);
+        assert_eq!(
+            assembler.accept(&record(1, Addressee::Seat, b"cd", 2, 4), Pid(9)),
+            Assembled::Orphan
+        );
+        assert_eq!(
+            assembler.accept(&record(1, Addressee::Seat, b"ab", 0, 101), Pid(9)),
+            Assembled::More
+        );
     }
 }

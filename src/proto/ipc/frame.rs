@@ -2,7 +2,7 @@
 //! record only), then a piece of its data. Written and read by one build on one machine, so in
 //! native byte order; every field is checked all the same, a record may come from a dying process.
 
-use super::{Addressee, Generation, NAME_MAX, Pid, Seat, WorkerId, WORKERS_MAX};
+use super::{Addressee, Generation, NAME_MAX, Pid, Seat, WORKERS_MAX, WorkerId};
 
 /// Bytes of a header.
 pub const HEADER: usize = 32;
@@ -138,8 +138,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn headers() -> impl Strategy<Value = Header> {
-        (any::<u32>(), any::<u32>(), 0..WORKERS_MAX as u16, any::<u32>(), 0..=NAME_MAX as u8).prop_map(
-            |(sender, generation, worker, process, name)| Header {
+        (any::<u32>(), any::<u32>(), 0..WORKERS_MAX as u16, any::<u32>(), 0..=NAME_MAX as u8)
+            .prop_map(|(sender, generation, worker, process, name)| Header {
                 kind: Kind::Message,
                 sender: Pid(sender),
                 seat: Seat { generation: Generation(generation), worker: WorkerId(worker) },
@@ -150,8 +150,7 @@ mod tests {
                 name,
                 total: 0,
                 offset: 0,
-            },
-        )
+            })
     }
 
     proptest! {

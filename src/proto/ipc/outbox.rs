@@ -85,7 +85,11 @@ impl Outbox {
 
     /// Hands a message over: to the wire, or to the queue behind what waits already. `wire` is
     /// None while the way to the receiver is not known yet.
-    pub fn send(&mut self, message: &Outgoing<'_>, wire: Option<&mut impl Wire>) -> Result<(), Refused> {
+    pub fn send(
+        &mut self,
+        message: &Outgoing<'_>,
+        wire: Option<&mut impl Wire>,
+    ) -> Result<(), Refused> {
         let name = u8::try_from(message.name.len()).ok().filter(|n| usize::from(*n) <= NAME_MAX);
         let header = Header {
             kind: Kind::Message,
@@ -106,7 +110,8 @@ impl Outbox {
                     Put::Blocked => {
                         let rest = message.data.get(sent..).unwrap_or_default();
                         let name = if sent == 0 { message.name } else { &[] };
-                        let header = Header { offset: sent as u32, name: name.len() as u8, ..header };
+                        let header =
+                            Header { offset: sent as u32, name: name.len() as u8, ..header };
                         self.hold(header, name, rest)
                     }
                 }

@@ -1,0 +1,173 @@
+//! What Lua calls through FFI for `ngx.ipc`: thin functions over `worker`, C types only.
+
+use super::worker::{self, Reach, Unsent, Worker};
+use crate::ngx::lua::{Address, Out, Semaphore, Text, exported};
+use crate::proto::ipc::outbox::Refused;
+use crate::proto::ipc::{Pid, WorkerId};
+use crate::shm::slots::{COUNTERS, Counter};
+
+/// Answers of the sending functions; src/lua/ipc.lua has the words.
+const OK: i32 = 0;
+const NOT_A_WORKER: i32 = -1;
+const NOBODY: i32 = -2;
+const FULL: i32 = -3;
+const TOO_LONG: i32 = -4;
+const NAME: i32 = -5;
+const BUG: i32 = -6;
+
+/// A message for a handler. The addresses hold until the next take.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Mail {
+    name: *const u8,
+    name_len: usize,
+    data: *const u8,
+    data_len: usize,
+    sender: u32,
+    worker: u32,
+}
+
+/// A row of the worker table.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Row {
+    id: u32,
+    pid: u32,
+    generation: u32,
+    /// 1 starting, 2 live, 3 retiring.
+    state: u32,
+}
+
+/// A worker that a broadcast did not reach.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Missed {
+    id: u32,
+    generation: u32,
+    code: i32,
+}
+
+/// What `stats` tells, in messages but for `queued_bytes`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Stats {
+    counters: [u64; COUNTERS],
+    queued: u64,
+    queued_bytes: u64,
+}
+
+fn code(result: Result<(), Unsent>) -> i32 {
+    match result {
+        Ok(()) => OK,
+        Err(Unsent::Nobody | Unsent::Refused(Refused::Gone)) => NOBODY,
+        Err(Unsent::Refused(Refused::Full)) => FULL,
+        Err(Unsent::Refused(Refused::TooLong)) => TOO_LONG,
+        Err(Unsent::Refused(Refused::Name)) => NAME,
+    }
+}
+
+fn with(f: impl FnOnce(&mut Worker) -> i32) -> i32 {
+    worker::with(f).unwrap_or(NOT_A_WORKER)
+}
+
+exported! {
+    /// Sends to a process.
+    fn ngx_cc_ipc_send(pid: u32, name: Text, name_len: usize, data: Text, data_len: usize) -> i32, BUG, {
+        let (name, data) = (name.bytes(name_len), data.bytes(data_len));
+        with(|worker| code(worker.send_process(Pid(pid), name, data)))
+    }
+
+    /// Sends to whoever has that worker id.
+    fn ngx_cc_ipc_send_worker(id: u32, name: Text, name_len: usize, data: Text, data_len: usize) -> i32, BUG, {
+        let (name, data) = (name.bytes(name_len), data.bytes(data_len));
+        let Ok(id) = u16::try_from(id) else { return NOBODY };
+        with(|worker| code(worker.send_worker(WorkerId(id), name, data)))
+    }
+
+    /// Sends to all; how many were missed, of which the first `room` are told.
+    fn ngx_cc_ipc_broadcast(own: i32, name: Text, name_len: usize, data: Text, data_len: usize, missed: Out<Missed>, room: usize) -> i32, BUG, {
+        let (name, data) = (name.bytes(name_len), data.bytes(data_len));
+        let reach = if own != 0 { Reach::Own } else { Reach::Newer };
+        with(|worker| {
+            let unsent = worker.broadcast(reach, name, data);
+            missed.fill(room, unsent.iter().map(|(seat, why)| Missed {
+                id: u32::from(seat.worker.0),
+                generation: seat.generation.0,
+                code: code(Err(*why)),
+            }));
+            unsent.len() as i32
+        })
+    }
+
+    /// Takes the next message: 1 one is there, 0 wait for the semaphore.
+    fn ngx_cc_ipc_take(mail: Out<Mail>) -> i32, BUG, {
+        with(|worker| {
+            let taken = worker.take().map(|taken| Mail {
+                name: taken.name.0,
+                name_len: taken.name.1,
+                data: taken.data.0,
+                data_len: taken.data.1,
+                sender: taken.sender.0,
+                worker: u32::from(taken.seat.worker.0),
+            });
+            mail.fill(1, taken.into_iter()) as i32
+        })
+    }
+
+    /// Counts a message taken: 0 it had no handler, 1 its handler failed.
+    fn ngx_cc_ipc_unhappy(failed: i32) -> (), (), {
+        let counter = if failed != 0 { Counter::Failed } else { Counter::Unhandled };
+        worker::with(|worker| worker.count(counter, 1));
+    }
+
+    /// Makes this semaphore the one that is posted for mail: 1 done, 0 another one is.
+    fn ngx_cc_ipc_attach(sema: Address, post: Address) -> i32, BUG, {
+        let Some(semaphore) = Semaphore::new(sema, post) else { return BUG };
+        with(|worker| i32::from(worker.attach(semaphore)))
+    }
+
+    /// The semaphore is no longer waited on.
+    fn ngx_cc_ipc_detach(sema: Address, post: Address) -> (), (), {
+        if let Some(semaphore) = Semaphore::new(sema, post) {
+            worker::with(|worker| worker.detach(semaphore));
+        }
+    }
+
+    /// Fills in the living workers; how many.
+    fn ngx_cc_ipc_workers(rows: Out<Row>, room: usize) -> i32, BUG, {
+        with(|worker| {
+            let living = worker.table().workers().filter(|w| super::alive(w.pid));
+            rows.fill(room, living.map(|w| Row {
+                id: u32::from(w.seat.worker.0),
+                pid: w.pid.0,
+                generation: w.seat.generation.0,
+                state: w.state as u32 + 1,
+            })) as i32
+        })
+    }
+
+    /// This worker's generation.
+    fn ngx_cc_ipc_generation() -> i32, BUG, {
+        with(|worker| worker.me().seat.generation.0 as i32)
+    }
+
+    /// Counters of all workers since the zone began; queues of this one.
+    fn ngx_cc_ipc_stats(stats: Out<Stats>) -> i32, BUG, {
+        with(|worker| {
+            let table = worker.table();
+            let (queued, bytes) = worker.queued();
+            let all = [
+                Counter::Sent, Counter::Received, Counter::Full, Counter::Unhandled,
+                Counter::Stranger, Counter::Lost, Counter::Failed,
+            ];
+            let counters = all.map(|counter| table.total(counter));
+            let row = Stats { counters, queued: queued as u64, queued_bytes: bytes as u64 };
+            stats.fill(1, std::iter::once(row)) as i32 - 1
+        })
+    }
+
+    /// This worker's first per_worker port; -1 where it has none.
+    fn ngx_cc_worker_port() -> i32, -1, {
+        crate::modules::listen::worker_port().map_or(-1, i32::from)
+    }
+}

@@ -1,0 +1,84 @@
+//! Socket pairs between workers: whole records, never waiting, a descriptor on the side.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::signal::kill;
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
+    sendmsg, socketpair,
+};
+use nix::unistd;
+
+/// A line to one worker: what is sent at one end is received at the other.
+#[derive(Debug)]
+pub struct Line {
+    /// Shared by all senders.
+    pub send: OwnedFd,
+    /// The worker's own; the master keeps it for the worker's successors.
+    pub receive: Option<OwnedFd>,
+}
+
+/// A new line; neither end survives an exec.
+pub fn line() -> Result<Line, Errno> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let (send, receive) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
+    Ok(Line { send, receive: Some(receive) })
+}
+
+/// A second descriptor of the same end.
+pub fn duplicate(fd: &OwnedFd) -> Result<OwnedFd, Errno> {
+    let raw = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(0))?;
+    // SAFETY: fcntl has just made it for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// Whether both are ends of one socket.
+pub fn same(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> bool {
+    let id = |fd: BorrowedFd<'_>| nix::sys::stat::fstat(fd).map(|s| (s.st_dev, s.st_ino));
+    matches!((id(a), id(b)), (Ok(a), Ok(b)) if a == b)
+}
+
+/// Sends `parts` as one record, with `passed` beside it.
+pub fn send(
+    to: BorrowedFd<'_>,
+    parts: [&[u8]; 3],
+    passed: Option<BorrowedFd<'_>>,
+) -> Result<(), Errno> {
+    let parts = parts.map(IoSlice::new);
+    let fds: [RawFd; 1] = [passed.map_or(-1, |fd| fd.as_raw_fd())];
+    let control = [ControlMessage::ScmRights(&fds)];
+    let control = if passed.is_some() { &control[..] } else { &[] };
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    sendmsg::<()>(to.as_raw_fd(), &parts, control, flags, None).map(|_| ())
+}
+
+/// Receives one record into `buf`; its length and the descriptor that came beside it.
+pub fn receive(from: BorrowedFd<'_>, buf: &mut [u8]) -> Result<(usize, Option<OwnedFd>), Errno> {
+    let mut parts = [IoSliceMut::new(buf)];
+    let mut control = nix::cmsg_space!([RawFd; 1]);
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = recvmsg::<()>(from.as_raw_fd(), &mut parts, Some(&mut control), flags)?;
+    let mut passed = None;
+    for item in message.cmsgs().into_iter().flatten() {
+        if let ControlMessageOwned::ScmRights(fds) = item {
+            for fd in fds {
+                // SAFETY: the kernel has just installed it in this process for us alone.
+                passed = Some(unsafe { OwnedFd::from_raw_fd(fd) });
+            }
+        }
+    }
+    Ok((message.bytes, passed))
+}
+
+/// Whether a process of that id exists, a zombie not yet reaped included.
+pub fn alive(pid: u32) -> bool {
+    i32::try_from(pid).is_ok_and(|pid| kill(unistd::Pid::from_raw(pid), None) != Err(Errno::ESRCH))
+}
+
+/// The end's descriptor for an event loop.
+pub fn raw(fd: &OwnedFd) -> RawFd {
+    fd.as_fd().as_raw_fd()
+}

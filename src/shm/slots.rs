@@ -1,0 +1,342 @@
+//! The worker table: who runs in which seat, in one word a slot, and what each slot has counted.
+//! Decides nothing about messages; `modules::ipc` asks it where a worker is.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use super::Shared;
+use crate::proto::ipc::{Generation, Pid, Seat, WORKERS_MAX, WorkerId};
+
+/// Slots of a table: a master cannot have more children.
+pub const SLOTS: usize = WORKERS_MAX;
+
+/// Changes with every change of the layout below.
+const LAYOUT: u32 = 1;
+const MAGIC: u32 = 0x6e67_6363;
+
+/// What a worker is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Its init hooks run; messages wait for it.
+    Starting = 0,
+    /// It runs its event loop.
+    Live,
+    /// It was told to finish; nothing is sent to it any more.
+    Retiring,
+}
+
+/// What is counted, in messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Counter {
+    /// Accepted for sending, once per receiver.
+    Sent = 0,
+    /// Handed to a handler.
+    Received,
+    /// Refused to the sender because the receiver's queue was full.
+    Full,
+    /// Arrived, but no handler had that name.
+    Unhandled,
+    /// Arrived for a process that was gone.
+    Stranger,
+    /// Lost with a worker: accepted, but the receiver or its line was gone before delivery.
+    Lost,
+    /// The handler failed.
+    Failed,
+}
+
+/// How many there are.
+pub const COUNTERS: usize = 7;
+
+/// A worker as the table shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Worker {
+    /// Its process.
+    pub pid: Pid,
+    /// Its seat.
+    pub seat: Seat,
+    /// What it is doing.
+    pub state: State,
+}
+
+/// A slot's number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotId(u16);
+
+const PID_BITS: u32 = 22; // Linux: PID_MAX_LIMIT is 4 Mi
+const WORKER_BITS: u32 = 10;
+const STATE_BITS: u32 = 2;
+const GENERATION_BITS: u32 = 30;
+
+impl Worker {
+    /// One word: generation, state, worker id, pid. 0 is a free slot.
+    fn pack(self) -> u64 {
+        let state: u64 = match self.state {
+            State::Starting => 1,
+            State::Live => 2,
+            State::Retiring => 3,
+        };
+        let generation = u64::from(self.seat.generation.0) & mask(GENERATION_BITS);
+        let worker = u64::from(self.seat.worker.0) & mask(WORKER_BITS);
+        let pid = u64::from(self.pid.0) & mask(PID_BITS);
+        (((generation << STATE_BITS | state) << WORKER_BITS | worker) << PID_BITS) | pid
+    }
+
+    fn unpack(word: u64) -> Option<Worker> {
+        let worker = (word >> PID_BITS) & mask(WORKER_BITS);
+        let state = (word >> (PID_BITS + WORKER_BITS)) & mask(STATE_BITS);
+        let generation = word >> (PID_BITS + WORKER_BITS + STATE_BITS);
+        let state = match state {
+            1 => State::Starting,
+            2 => State::Live,
+            3 => State::Retiring,
+            _ => return None,
+        };
+        Some(Worker {
+            pid: Pid((word & mask(PID_BITS)) as u32),
+            seat: Seat {
+                generation: Generation(generation as u32),
+                worker: WorkerId(worker as u16),
+            },
+            state,
+        })
+    }
+}
+
+const fn mask(bits: u32) -> u64 {
+    (1 << bits) - 1
+}
+
+#[repr(C, align(128))] // two cache lines: neighbours prefetch in pairs
+struct Slot {
+    identity: AtomicU64,
+    counters: [AtomicU64; COUNTERS],
+}
+
+// SAFETY: atomics only, repr(C).
+unsafe impl Shared for Slot {}
+
+/// The table. Zeroed memory becomes one by [`Table::init`].
+#[repr(C)]
+pub struct Table {
+    magic: AtomicU32,
+    layout: AtomicU32,
+    /// The running generation (high half) and how many workers it has (low half), one word.
+    current: AtomicU64,
+    slots: [Slot; SLOTS],
+}
+
+// SAFETY: atomics only, repr(C).
+unsafe impl Shared for Table {}
+
+impl Table {
+    /// Bytes that a table takes.
+    pub const SIZE: usize = size_of::<Table>();
+
+    /// Marks a zeroed table as one of this layout. Before any other process sees it.
+    pub fn init(&self) {
+        self.layout.store(LAYOUT, Ordering::Relaxed);
+        self.magic.store(MAGIC, Ordering::Release); // pairs with fits()
+    }
+
+    /// Whether it was initialised by this layout's code.
+    pub fn fits(&self) -> bool {
+        self.magic.load(Ordering::Acquire) == MAGIC // pairs with init()
+            && self.layout.load(Ordering::Relaxed) == LAYOUT
+    }
+
+    /// Starts the next generation with so many workers; only the master does this.
+    pub fn next_generation(&self, workers: usize) -> Generation {
+        let (Generation(last), _) = self.current();
+        let next = last.wrapping_add(1) & mask(GENERATION_BITS) as u32;
+        let word = (u64::from(next) << 32) | workers.min(SLOTS) as u64;
+        self.current.store(word, Ordering::Release); // pairs with current()
+        Generation(next)
+    }
+
+    /// The running generation and how many workers it has.
+    pub fn current(&self) -> (Generation, usize) {
+        let word = self.current.load(Ordering::Acquire); // pairs with next_generation()
+        (Generation((word >> 32) as u32), (word as u32 as usize).min(SLOTS))
+    }
+
+    /// Takes a slot for this process, as starting. `alive` tells whether a process lives. None when
+    /// every slot belongs to a living process.
+    pub fn claim(&self, pid: Pid, seat: Seat, alive: impl Fn(Pid) -> bool) -> Option<SlotId> {
+        let mine = Worker { pid, seat, state: State::Starting }.pack();
+        // One process at a time runs in a seat, so another one's word there is a dead one's, even
+        // where its process id lives again in a stranger.
+        let predecessor = |w: &Worker| w.seat == seat;
+        let dead = |w: &Worker| !alive(w.pid);
+        self.take(mine, |word| Worker::unpack(word).as_ref().is_some_and(predecessor))
+            .or_else(|| self.take(mine, |word| word == 0))
+            .or_else(|| self.take(mine, |word| Worker::unpack(word).as_ref().is_none_or(dead)))
+    }
+
+    fn take(&self, mine: u64, free: impl Fn(u64) -> bool) -> Option<SlotId> {
+        self.slots.iter().zip(0..).find_map(|(slot, id)| {
+            let word = slot.identity.load(Ordering::Acquire); // pairs with the CAS below
+            let taken = free(word)
+                && slot
+                    .identity
+                    .compare_exchange(word, mine, Ordering::AcqRel, Ordering::Relaxed)
+                    .is_ok();
+            taken.then_some(SlotId(id))
+        })
+    }
+
+    /// Says what the owner of a slot is doing now.
+    pub fn set_state(&self, slot: SlotId, worker: Worker) {
+        if let Some(slot) = self.slots.get(usize::from(slot.0)) {
+            slot.identity.store(worker.pack(), Ordering::Release); // pairs with workers()
+        }
+    }
+
+    /// Gives a slot back, if `pid` still owns it.
+    pub fn release(&self, slot: SlotId, pid: Pid) {
+        if let Some(slot) = self.slots.get(usize::from(slot.0)) {
+            let word = slot.identity.load(Ordering::Acquire); // pairs with the CAS in take()
+            if Worker::unpack(word).is_some_and(|w| w.pid == pid) {
+                let _ =
+                    slot.identity.compare_exchange(word, 0, Ordering::AcqRel, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Every worker in the table; the dead ones among them are told only by the kernel.
+    pub fn workers(&self) -> impl Iterator<Item = Worker> {
+        // pairs with the stores of take() and set_state()
+        self.slots.iter().filter_map(|slot| Worker::unpack(slot.identity.load(Ordering::Acquire)))
+    }
+
+    /// The worker of that process.
+    pub fn find(&self, pid: Pid) -> Option<Worker> {
+        self.workers().find(|w| w.pid == pid)
+    }
+
+    /// Adds to one of a slot's counters.
+    pub fn count(&self, slot: SlotId, counter: Counter, messages: u64) {
+        let cell =
+            self.slots.get(usize::from(slot.0)).and_then(|s| s.counters.get(counter as usize));
+        if let Some(cell) = cell {
+            cell.fetch_add(messages, Ordering::Relaxed); // a counter orders nothing
+        }
+    }
+
+    /// The sum of a counter over all slots, living and dead owners alike.
+    pub fn total(&self, counter: Counter) -> u64 {
+        self.slots
+            .iter()
+            .filter_map(|slot| slot.counters.get(counter as usize))
+            .fold(0, |sum, cell| sum.wrapping_add(cell.load(Ordering::Relaxed)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shm::at;
+    use proptest::prelude::*;
+    use std::collections::{HashMap, HashSet};
+
+    /// Zeroed memory of a table's size, and room to align it.
+    struct Zone(Vec<AtomicU64>);
+
+    impl Zone {
+        fn new() -> Self {
+            let words = (Table::SIZE + align_of::<Table>()) / 8;
+            let zone = Zone((0..words).map(|_| AtomicU64::new(0)).collect());
+            zone.table().init();
+            zone
+        }
+
+        fn table(&self) -> &Table {
+            let skip = self.0.as_ptr().cast::<u8>().align_offset(align_of::<Table>()) / 8;
+            at(&self.0[skip..]).unwrap()
+        }
+    }
+
+    fn seat(generation: u32, worker: u16) -> Seat {
+        Seat { generation: Generation(generation), worker: WorkerId(worker) }
+    }
+
+    proptest! {
+        #[test]
+        fn an_identity_word_keeps_all_of_it(pid in 1u32..1 << 22, worker in 0u16..1024, generation in 0u32..1 << 30, state in 0usize..3) {
+            let state = [State::Starting, State::Live, State::Retiring][state];
+            let w = Worker { pid: Pid(pid), seat: seat(generation, worker), state };
+            prop_assert_eq!(Worker::unpack(w.pack()), Some(w));
+        }
+
+        #[test]
+        fn any_word_is_read_without_harm(word in any::<u64>()) {
+            if let Some(w) = Worker::unpack(word) {
+                prop_assert!(usize::from(w.seat.worker.0) < SLOTS);
+            }
+        }
+
+        /// Starts, crashes and exits in any order: each living process has one slot, and only
+        /// the living and those that crashed since are in the table.
+        #[test]
+        fn slots_follow_the_living(steps in prop::collection::vec((0u8..3, 0u16..6, 1u32..3), 1..80)) {
+            let zone = Zone::new();
+            let table = zone.table();
+            let mut living: HashMap<(u32, u16), (Pid, SlotId)> = HashMap::new();
+            let mut next = 1;
+            for (step, worker, generation) in steps {
+                let key = (generation, worker);
+                match step {
+                    0 => {
+                        let pid = Pid(next);
+                        next += 1;
+                        living.remove(&key); // its process was killed before a successor starts
+                        let alive: HashSet<Pid> = living.values().map(|l| l.0).collect();
+                        let slot = table.claim(pid, seat(generation, worker), |p| alive.contains(&p));
+                        living.insert(key, (pid, slot.ok_or(TestCaseError::fail("no slot"))?));
+                    }
+                    1 => { living.remove(&key); }
+                    _ => if let Some((pid, slot)) = living.remove(&key) { table.release(slot, pid) },
+                }
+                for ((generation, worker), (pid, _)) in &living {
+                    prop_assert_eq!(table.find(*pid).map(|w| w.seat), Some(seat(*generation, *worker)));
+                }
+                prop_assert!(table.workers().count() <= 12);
+            }
+        }
+    }
+
+    #[test]
+    fn a_successor_takes_its_predecessors_slot_and_counters() {
+        let zone = Zone::new();
+        let table = zone.table();
+        let first = table.claim(Pid(10), seat(1, 0), |_| true).unwrap();
+        table.count(first, Counter::Sent, 5);
+        let second = table.claim(Pid(11), seat(1, 0), |_| true).unwrap();
+        assert_eq!(first, second);
+        assert_eq!(table.find(Pid(10)), None);
+        assert_eq!(table.total(Counter::Sent), 5);
+        table.release(second, Pid(10)); // the dead one's late word changes nothing
+        assert!(table.find(Pid(11)).is_some());
+    }
+
+    #[test]
+    fn a_full_table_of_living_workers_refuses() {
+        let zone = Zone::new();
+        let table = zone.table();
+        for i in 0..SLOTS as u32 {
+            assert!(
+                table.claim(Pid(i + 1), seat(i / 512 + 1, (i % 512) as u16), |_| true).is_some()
+            );
+        }
+        assert_eq!(table.claim(Pid(9999), seat(9, 0), |_| true), None);
+        assert!(table.claim(Pid(9999), seat(9, 0), |pid| pid != Pid(77)).is_some());
+    }
+
+    #[test]
+    fn generations_count_up() {
+        let zone = Zone::new();
+        assert_eq!(zone.table().current(), (Generation(0), 0));
+        assert_eq!(zone.table().next_generation(4), Generation(1));
+        assert_eq!(zone.table().next_generation(6), Generation(2));
+        assert_eq!(zone.table().current(), (Generation(2), 6));
+    }
+}
