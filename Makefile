@@ -37,7 +37,7 @@ demo: setup
 	@.ci/env .ci/demo start
 
 demo-stop:
-	@.ci/env .ci/demo stop
+	@.ci/demo stop
 
 install:
 	@.ci/env .ci/install
