@@ -55,14 +55,14 @@ sub children ($pid) {
         by_birth(grep { $_->{ppid} == $pid && $_->{state} !~ /[ZX]/ } all_stats());
 }
 
-sub zombies ($parent) {
-    return map { $_->{pid} }
-        grep { $_->{ppid} == $parent && $_->{state} eq 'Z' } all_stats();
-}
-
 sub session_pids ($sid) {
     return map { $_->{pid} }
         by_birth(grep { $_->{session} == $sid && $_->{state} !~ /[ZX]/ } all_stats());
+}
+
+sub session_zombies ($sid) {
+    return map { $_->{pid} }
+        grep { $_->{session} == $sid && $_->{state} eq 'Z' } all_stats();
 }
 
 sub descendants ($pid) {

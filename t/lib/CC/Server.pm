@@ -51,6 +51,7 @@ sub new ($class, %opt) {
         defined $opt{raw} ? () : 'tmp');
     # workers of an nginx that runs as another user must reach html/
     chmod 0755, $self->{prefix};
+    $self->{failures} = failures();
     weaken($live{ 0 + $self } = $self);
     return $self;
 }
@@ -129,6 +130,8 @@ sub nginx ($self, @args) {
     my $pid = fork // croak "fork: $!";
     if (!$pid) {
         local %ENV = (%ENV, %{ $self->{env} });
+        # a make variable of that name would be taken for inherited sockets
+        delete $ENV{NGINX} if !exists $self->{env}{NGINX};
         $SIG{$_} = 'DEFAULT' for qw(INT TERM HUP PIPE);
         # not POSIX::_exit alone on failure: the caller must see the reason
         open STDIN,  '<', '/dev/null';
@@ -164,16 +167,19 @@ sub command ($self) {
 # A daemonized nginx leads a session, and all that it forks stays in it.
 sub kill_all ($self) {
     for my $sid (keys %{ delete $self->{sessions} // {} }) {
-        my @left;
-        until_true(sub {
-            @left = CC::Proc::session_pids($sid);
+        my $living = sub {
+            my @left = CC::Proc::session_pids($sid);
             kill 'KILL', @left;
-            CC::Proc::alive($_) for @left;
-            return !@left;
-        }, 10);
+            return @left;
+        };
+        until_true(sub { !$living->() }, 10);
+        # the dead become ours one after another, as their parents are reaped
+        until_true(sub {
+            my @dead = CC::Proc::session_zombies($sid);
+            CC::Proc::reap($_) for @dead;
+            return !@dead;
+        }, 1);
     }
-    # what died orphaned is ours to reap
-    CC::Proc::reap($_) for grep { CC::Proc::title($_) eq '' } CC::Proc::zombies($$);
     return;
 }
 
@@ -190,10 +196,16 @@ sub remove ($self) {
     return;
 }
 
-# After a failure the end of the error log is often all one needs.
+sub failures () {
+    my $tb = eval { Test::More->builder } or return 0;
+    return scalar grep { !$_ } $tb->summary;
+}
+
+# After a failure the end of the error log is often all one needs: of the
+# servers that lived when it happened.
 sub tell ($self) {
+    return if failures() == $self->{failures} && !$self->{dying};
     my $tb = eval { Test::More->builder } or return;
-    return if $tb->is_passing && !$self->{dying};
     my @lines = split /\n/, $self->error_log;
     splice @lines, 0, -40 if @lines > 40;
     $tb->diag("the end of $self->{log}:", map { "\n  $_" } @lines);

@@ -28,9 +28,9 @@ sub try_start ($self, @new) {
 
     my $pid = until_true(sub { $self->pid_in_file }, $self->{timeout})
         or return (-2, "$out\nno pid file came");
-    # nginx -- daemon off aside -- leads a session of its own
-    my $st = CC::Proc::stat_of($pid);
-    $self->{sessions}{$pid} = 1 if $st && $st->{session} == $pid;
+    # Debian's nginx writes the pid file before the child calls setsid
+    until_true(sub { (CC::Proc::stat_of($pid) // return 1)->{session} == $pid }, 5);
+    $self->{sessions}{$pid} = 1;
     until_true(sub { !alive($pid) || $self->is_complete }, $self->{timeout});
     return (-3, "$out\nthe master is gone") if !alive($pid);
     return (-4, "$out\nworkers are missing: " . join ' ', $self->worker_pids)
@@ -127,9 +127,15 @@ sub retire ($self, $master, @workers) {
 
 # Sends the signal to worker $id. When it is a deadly one, waits for the
 # successor and returns its pid; respawn => 0 waits for the death only.
+# STOP and CONT return when they have taken effect.
 sub kill_worker ($self, $id, $sig = 'KILL', %opt) {
     my $pid = $self->worker_pid($id) or croak "no worker $id";
     kill $sig, $pid or croak "kill $sig $pid: $!";
+    if ($sig =~ /^(?:SIG)?(STOP|CONT)$/) {
+        my $stopped = $1 eq 'STOP' ? 1 : 0;
+        until_true(sub { is_stopped($pid) == $stopped }, $self->{timeout});
+        return $pid;
+    }
     return $pid if $sig !~ /^(?:SIG)?(?:KILL|TERM|QUIT|INT|SEGV|ABRT|BUS|ILL|FPE|9|15|3|2|11|6)$/;
     until_true(sub { !alive($pid) }, $self->{timeout})
         or croak "worker $id survives $sig";
@@ -138,6 +144,11 @@ sub kill_worker ($self, $id, $sig = 'KILL', %opt) {
         my $now = $self->worker_pid($id);
         return $now && $now != $pid ? $now : 0;
     }, $self->{timeout}) || croak "worker $id has no successor" . $self->log_tail;
+}
+
+sub is_stopped ($pid) {
+    my $st = CC::Proc::stat_of($pid) or return 0;
+    return $st->{state} =~ /^[tT]$/ ? 1 : 0;
 }
 
 sub signal ($self, $sig, $pid = $self->master_pid) {

@@ -117,7 +117,6 @@ sub master_process_enabled {
 sub no_long_string :prototype() { $NoLongString = 1 }
 sub no_diff        :prototype() { $NoDiff = 1 }
 sub no_shuffle     :prototype() { $NoShuffle = 1 }
-sub     :prototype() { $NoShuffle = 0 }
 sub use_hup        :prototype() { $UseHup = 1 }
 sub no_root_location      :prototype() { $NoRootLocation = 1 }
 sub check_accum_error_log :prototype() { $CheckAccumErrLog = 1 }
