@@ -28,6 +28,8 @@
 
 #![allow(unsafe_code)]
 
+pub mod mesh;
+pub mod ring;
 pub mod slots;
 
 use std::sync::atomic::{AtomicU32, AtomicU64};

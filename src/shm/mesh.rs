@@ -1,0 +1,286 @@
+//! The rings of one generation, from each worker to each other, and a bell per worker: who has
+//! written to it, whether it sleeps. Anonymous shared memory made by the master before the fork;
+//! it lives and dies with its generation.
+//!
+//! One ring per pair, not one per receiver: a sender never waits for, or behind, another one, a
+//! killed one leaves no lock and no hole, and a message costs no contended cache line but its own.
+//! The price is memory, of which only what was written to is ever backed.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+
+use super::ring::{Ends, Ring};
+use super::{Shared, at};
+
+/// Most workers that rings are made for; more use the sockets.
+pub const MESH_MAX: usize = 128;
+/// What all rings of a generation may take together before they get smaller, bytes.
+const TOTAL: usize = 128 << 20;
+/// A ring's size, bytes: no less, no more.
+const RING: (usize, usize) = (16 << 10, 256 << 10);
+
+const ASLEEP: u32 = 0;
+const AWAKE: u32 = 1;
+
+/// A worker's bell.
+#[repr(C, align(128))]
+struct Bell {
+    /// ASLEEP: whoever has something for the worker must wake it.
+    awake: AtomicU32,
+    /// Some receiver has room again for what this worker holds back.
+    room: AtomicU32,
+    /// A bit per sender that has written.
+    mail: [AtomicU64; MESH_MAX / 64],
+}
+
+// SAFETY: atomics only, repr(C).
+unsafe impl Shared for Bell {}
+
+/// The rings and bells of a generation of `workers`.
+#[derive(Clone, Copy)]
+pub struct Mesh<'m> {
+    memory: &'m [AtomicU64],
+    workers: usize,
+    ring: usize,
+}
+
+/// Words that `T` takes.
+const fn words<T>() -> usize {
+    size_of::<T>() / 8
+}
+
+impl<'m> Mesh<'m> {
+    /// The size of one ring among so many workers, bytes.
+    pub fn ring_size(workers: usize) -> usize {
+        let share = TOTAL / (workers * workers).max(1);
+        let rounded = if share.is_power_of_two() { share } else { share.next_power_of_two() / 2 };
+        rounded.clamp(RING.0, RING.1)
+    }
+
+    /// Bytes for so many workers; None for more than [`MESH_MAX`].
+    pub fn size(workers: usize) -> Option<usize> {
+        let pairs = workers * workers;
+        let ring = size_of::<Ends>() + Self::ring_size(workers);
+        (workers <= MESH_MAX).then(|| workers * size_of::<Bell>() + pairs * ring)
+    }
+
+    /// Over zeroed memory aligned to a page; None where it is too small.
+    pub fn new(memory: &'m [AtomicU64], workers: usize) -> Option<Mesh<'m>> {
+        let fits = Self::size(workers).is_some_and(|size| size <= size_of_val(memory));
+        fits.then_some(Mesh { memory, workers, ring: Self::ring_size(workers) })
+    }
+
+    /// How many workers it is for.
+    pub fn workers(&self) -> usize {
+        self.workers
+    }
+
+    /// The ring between two workers.
+    pub fn ring(&self, from: usize, to: usize) -> Option<Ring<'m>> {
+        if from >= self.workers || to >= self.workers {
+            return None;
+        }
+        let pair = to * self.workers + from;
+        let ends = self.workers * words::<Bell>() + pair * words::<Ends>();
+        let all_ends =
+            self.workers * words::<Bell>() + self.workers * self.workers * words::<Ends>();
+        let data = all_ends + pair * self.ring / 8;
+        Ring::new(at(self.memory.get(ends..)?)?, self.memory.get(data..data + self.ring / 8)?)
+    }
+
+    fn bell(&self, worker: usize) -> Option<&'m Bell> {
+        at(self.memory.get(..self.workers * words::<Bell>())?.get(worker * words::<Bell>()..)?)
+    }
+
+    /// `from` has put a record for `to`. True: `to` sleeps and the caller must wake it.
+    #[inline]
+    pub fn mail(&self, from: usize, to: usize) -> bool {
+        let Some((bell, word)) = self.bell(to).and_then(|b| Some((b, b.mail.get(from / 64)?)))
+        else {
+            return false;
+        };
+        // pairs with the fence in senders(): either the receiver's look at the ring comes later
+        // than the record, or this look at the bit later than its being cleared
+        fence(Ordering::SeqCst);
+        let bit = 1 << (from % 64);
+        if word.load(Ordering::Relaxed) & bit == 0 {
+            word.fetch_or(bit, Ordering::SeqCst);
+        }
+        self.wake(bell)
+    }
+
+    /// `to` may write again to whoever is calling. True: `to` must be woken.
+    pub fn room(&self, to: usize) -> bool {
+        let Some(bell) = self.bell(to) else { return false };
+        bell.room.store(1, Ordering::SeqCst);
+        self.wake(bell)
+    }
+
+    fn wake(&self, bell: &Bell) -> bool {
+        // SeqCst, with what was stored above and with sleep(): one of the two sees the other
+        bell.awake.load(Ordering::SeqCst) == ASLEEP
+            && bell.awake.swap(AWAKE, Ordering::SeqCst) == ASLEEP
+    }
+
+    /// The senders that have written to `me` since the last call, a bit each.
+    #[inline]
+    pub fn senders(&self, me: usize) -> u128 {
+        let Some(bell) = self.bell(me) else { return 0 };
+        let mut bits = 0u128;
+        for (word, i) in bell.mail.iter().zip(0u32..) {
+            if word.load(Ordering::Relaxed) != 0 {
+                bits |= u128::from(word.swap(0, Ordering::SeqCst)) << (64 * i);
+            }
+        }
+        if bits != 0 {
+            fence(Ordering::SeqCst); // pairs with the fence in mail()
+        }
+        bits
+    }
+
+    /// Whether a receiver has told `me` of room since the last call.
+    pub fn has_room(&self, me: usize) -> bool {
+        self.bell(me).is_some_and(|bell| {
+            bell.room.load(Ordering::Relaxed) != 0 && bell.room.swap(0, Ordering::SeqCst) != 0
+        })
+    }
+
+    /// Whether something waits for `me`.
+    #[inline]
+    pub fn any(&self, me: usize) -> bool {
+        self.bell(me).is_some_and(|bell| {
+            bell.mail.iter().any(|word| word.load(Ordering::SeqCst) != 0)
+                || bell.room.load(Ordering::SeqCst) != 0
+        })
+    }
+
+    /// `me` wants to sleep: from now on it must be woken. False: something has come, stay awake.
+    pub fn sleep(&self, me: usize) -> bool {
+        let Some(bell) = self.bell(me) else { return true };
+        bell.awake.store(ASLEEP, Ordering::SeqCst); // with wake()
+        fence(Ordering::SeqCst);
+        if self.any(me) {
+            bell.awake.store(AWAKE, Ordering::SeqCst);
+            return false;
+        }
+        true
+    }
+
+    /// `me` is awake: nobody needs to wake it.
+    pub fn awake(&self, me: usize) {
+        if let Some(bell) = self.bell(me) {
+            bell.awake.store(AWAKE, Ordering::SeqCst); // with wake()
+        }
+    }
+
+    /// How many workers are awake.
+    pub fn busy(&self) -> usize {
+        (0..self.workers)
+            .filter_map(|worker| self.bell(worker))
+            .filter(|bell| bell.awake.load(Ordering::Relaxed) == AWAKE)
+            .count()
+    }
+
+    /// A new process in `me`'s seat: it must look at everything its predecessor may have left.
+    pub fn enter(&self, me: usize) -> u128 {
+        self.awake(me);
+        if self.workers >= 128 { u128::MAX } else { (1 << self.workers) - 1 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Memory(Vec<AtomicU64>);
+
+    impl Memory {
+        fn new(workers: usize) -> Memory {
+            let words = Mesh::size(workers).unwrap() / 8 + 16;
+            Memory((0..words).map(|_| AtomicU64::new(0)).collect())
+        }
+
+        fn mesh(&self, workers: usize) -> Mesh<'_> {
+            let skip = self.0.as_ptr().cast::<u8>().align_offset(128) / 8;
+            Mesh::new(&self.0[skip..], workers).unwrap()
+        }
+    }
+
+    #[test]
+    fn memory_stays_in_bounds_for_any_number_of_workers() {
+        for workers in 1..=MESH_MAX {
+            let size = Mesh::size(workers).unwrap();
+            assert!(size <= 2 * TOTAL + workers * workers * 512, "{workers}: {size}");
+            assert!(Mesh::ring_size(workers).is_power_of_two());
+        }
+        assert_eq!(Mesh::size(MESH_MAX + 1), None);
+    }
+
+    #[test]
+    fn each_pair_has_a_ring_of_its_own() {
+        let memory = Memory::new(3);
+        let mesh = memory.mesh(3);
+        for (from, to) in (0..3).flat_map(|a| (0..3).map(move |b| (a, b))) {
+            let text = [from as u8, to as u8];
+            mesh.ring(from, to).unwrap().producer().put([&text, b"", b""]).unwrap();
+        }
+        for (from, to) in (0..3).flat_map(|a| (0..3).map(move |b| (a, b))) {
+            let mut consumer = mesh.ring(from, to).unwrap().consumer();
+            assert_eq!(consumer.take(), Some(&[from as u8, to as u8][..]));
+            assert_eq!(consumer.take(), None);
+        }
+        assert!(mesh.ring(3, 0).is_none() && mesh.ring(0, 3).is_none());
+    }
+
+    #[test]
+    fn a_bell_is_rung_once_for_a_sleeper_and_never_for_one_awake() {
+        let memory = Memory::new(2);
+        let mesh = memory.mesh(2);
+        assert_eq!(mesh.enter(1), 0b11);
+        assert!(!mesh.mail(0, 1));
+        assert!(!mesh.sleep(1)); // mail has come
+        assert_eq!(mesh.senders(1), 0b01);
+        assert_eq!(mesh.senders(1), 0);
+        assert!(mesh.sleep(1));
+        assert!(mesh.mail(0, 1));
+        assert!(!mesh.mail(0, 1));
+        assert_eq!(mesh.senders(1), 0b01);
+        assert!(mesh.sleep(1));
+        assert!(mesh.room(1));
+        assert!(mesh.has_room(1) && !mesh.has_room(1));
+    }
+
+    /// A sender that always rings a sleeper is never overheard, in any interleaving that two
+    /// threads produce.
+    #[test]
+    fn no_wake_up_is_lost() {
+        let memory = Memory::new(2);
+        let mesh = memory.mesh(2);
+        mesh.enter(1);
+        let (bell, wait) = std::sync::mpsc::channel();
+        let mut producer = mesh.ring(0, 1).unwrap().producer();
+        let mut consumer = mesh.ring(0, 1).unwrap().consumer();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                for i in 0..20_000u32 {
+                    while producer.put([&i.to_ne_bytes(), b"", b""]).is_err() {
+                        std::thread::yield_now();
+                    }
+                    if mesh.mail(0, 1) {
+                        bell.send(()).unwrap();
+                    }
+                }
+            });
+            let mut next = 0u32;
+            while next < 20_000 {
+                if mesh.senders(1) != 0 {
+                    while let Some(record) = consumer.take() {
+                        assert_eq!(record, next.to_ne_bytes());
+                        next += 1;
+                    }
+                } else if mesh.sleep(1) {
+                    wait.recv_timeout(std::time::Duration::from_secs(20)).expect("overheard");
+                }
+            }
+        });
+    }
+}

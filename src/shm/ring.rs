@@ -1,0 +1,369 @@
+//! One ring of records from one process to one other: single producer, single consumer, no lock.
+//! A record is visible once the tail is stored, so a producer killed before that leaves nothing
+//! behind; a successor of either side goes on where the shared ends stand. `mesh` lays out the
+//! rings of a generation.
+
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+
+use super::Shared;
+
+/// Bytes in front of each record: its length.
+const PREFIX: usize = 8;
+/// In a length word: the rest of the lap is unused.
+const PAD: u64 = 1 << 63;
+
+/// The two ends, each in cache lines of its own: the producer's and the consumer's.
+#[repr(C, align(128))]
+pub struct Ends {
+    /// Where the next record goes, in bytes since the beginning.
+    tail: AtomicU64,
+    /// Whether the producer waits for room.
+    wanted: AtomicU32,
+    _line: [AtomicU32; 29],
+    /// Up to where records may be overwritten.
+    head: AtomicU64,
+    /// Up to where records were handed out: a successor never sees again what its predecessor may
+    /// have died of.
+    taken: AtomicU64,
+}
+
+// SAFETY: atomics only, repr(C).
+unsafe impl Shared for Ends {}
+
+/// A ring's memory: its ends, and `size` bytes, a power of two, of data.
+#[derive(Clone, Copy)]
+pub struct Ring<'m> {
+    ends: &'m Ends,
+    data: *mut u8,
+    size: usize,
+    memory: PhantomData<&'m [AtomicU64]>,
+}
+
+// SAFETY: the data is only touched through a Producer or a Consumer, of which the ends' protocol
+// gives each its own part; a process is single-threaded, tests have one thread for each side.
+unsafe impl Send for Ring<'_> {}
+
+impl<'m> Ring<'m> {
+    /// Over `data`, whose length in bytes must be a power of two; None otherwise.
+    pub fn new(ends: &'m Ends, data: &'m [AtomicU64]) -> Option<Ring<'m>> {
+        let size = size_of_val(data);
+        let data = data.as_ptr().cast_mut().cast();
+        size.is_power_of_two().then_some(Ring { ends, data, size, memory: PhantomData })
+    }
+
+    /// Longest record it takes. Half, so that a record and the unused rest of a lap always fit an
+    /// empty ring.
+    pub fn longest(size: usize) -> usize {
+        size / 2 - PREFIX
+    }
+
+    /// The writing side. There may be one at a time.
+    pub fn producer(self) -> Producer<'m> {
+        let tail = self.ends.tail.load(Ordering::Relaxed); // ours or a dead predecessor's
+        let head = self.ends.head.load(Ordering::Acquire); // pairs with release()
+        Producer { ring: self, tail, head }
+    }
+
+    /// The reading side. There may be one at a time.
+    pub fn consumer(self) -> Consumer<'m> {
+        // ours or a dead predecessor's
+        let head = self.ends.head.load(Ordering::Relaxed);
+        let taken = self.ends.taken.load(Ordering::Relaxed);
+        let tail = self.ends.tail.load(Ordering::Acquire); // pairs with put()
+        let handed_out = taken.wrapping_sub(head) <= tail.wrapping_sub(head);
+        let head = if handed_out { taken } else { head };
+        Consumer { ring: self, head, tail, next: head, asked: head }
+    }
+
+    /// The data's address `position` bytes since the beginning.
+    fn at(&self, position: u64) -> *mut u8 {
+        // SAFETY: masked into the data.
+        unsafe { self.data.add(position as usize & (self.size - 1)) }
+    }
+
+    fn length_at(&self, position: u64) -> &AtomicU64 {
+        // SAFETY: positions are multiples of 8, so the word lies inside the data.
+        unsafe { &*self.at(position & !7).cast::<AtomicU64>() }
+    }
+
+    /// Bytes from `position` to the end of its lap.
+    fn lap(&self, position: u64) -> usize {
+        self.size - (position as usize & (self.size - 1))
+    }
+}
+
+/// The ring has no room now, or never for a record that long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoRoom;
+
+/// The writing side.
+pub struct Producer<'m> {
+    ring: Ring<'m>,
+    tail: u64,
+    /// The consumer's head as last seen.
+    head: u64,
+}
+
+impl Producer<'_> {
+    /// Appends the concatenation of `parts` as one record, visible at once.
+    #[inline]
+    pub fn put(&mut self, parts: [&[u8]; 3]) -> Result<(), NoRoom> {
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        let need = (PREFIX + length).next_multiple_of(8);
+        if length > Ring::longest(self.ring.size) {
+            return Err(NoRoom);
+        }
+        let lap = self.ring.lap(self.tail);
+        let pad = if need > lap { lap } else { 0 };
+        if !self.fits(pad + need) {
+            return Err(NoRoom);
+        }
+        if pad > 0 {
+            // Relaxed: published by the tail
+            self.ring.length_at(self.tail).store(PAD | pad as u64, Ordering::Relaxed);
+            self.tail = self.tail.wrapping_add(pad as u64);
+        }
+        self.ring.length_at(self.tail).store(length as u64, Ordering::Relaxed);
+        let mut to = self.ring.at(self.tail.wrapping_add(PREFIX as u64));
+        for part in parts {
+            // SAFETY: `need` bytes from the tail on are inside this lap, and between tail and head
+            // nobody but the producer looks.
+            unsafe {
+                to.copy_from_nonoverlapping(part.as_ptr(), part.len());
+                to = to.add(part.len());
+            }
+        }
+        self.tail = self.tail.wrapping_add(need as u64);
+        self.ring.ends.tail.store(self.tail, Ordering::Release); // pairs with peek()
+        Ok(())
+    }
+
+    fn fits(&mut self, bytes: usize) -> bool {
+        let room = |head: u64| {
+            self.ring.size as u64 - self.tail.wrapping_sub(head).min(self.ring.size as u64)
+        };
+        if room(self.head) >= bytes as u64 {
+            return true;
+        }
+        self.head = self.ring.ends.head.load(Ordering::Acquire); // pairs with release()
+        room(self.head) >= bytes as u64
+    }
+
+    /// Asks the consumer to tell when there is room. True: there is some more already.
+    pub fn want_room(&mut self) -> bool {
+        self.ring.ends.wanted.store(1, Ordering::Relaxed);
+        fence(Ordering::SeqCst); // pairs with the fence in wanted(): one of us sees the other
+        let head = self.ring.ends.head.load(Ordering::Acquire); // pairs with release()
+        let more = head != self.head;
+        self.head = head;
+        more
+    }
+}
+
+/// The reading side.
+pub struct Consumer<'m> {
+    ring: Ring<'m>,
+    head: u64,
+    /// The producer's tail as last seen.
+    tail: u64,
+    /// Behind the record that was handed out last.
+    next: u64,
+    /// The head when the producer was last looked after.
+    asked: u64,
+}
+
+impl Consumer<'_> {
+    /// Whether there is no record now.
+    #[inline]
+    pub fn is_empty(&mut self) -> bool {
+        if self.next == self.tail {
+            self.tail = self.ring.ends.tail.load(Ordering::Acquire); // pairs with put()
+        }
+        self.next == self.tail
+    }
+
+    /// The next record; the one before it may be overwritten from now on.
+    #[inline]
+    pub fn take(&mut self) -> Option<&[u8]> {
+        self.release();
+        loop {
+            if self.is_empty() {
+                return None;
+            }
+            let word = self.ring.length_at(self.head).load(Ordering::Relaxed);
+            let (length, lap) = ((word & !PAD) as usize, self.ring.lap(self.head));
+            let available = self.tail.wrapping_sub(self.head);
+            let padded = word & PAD != 0;
+            let size =
+                if padded { length } else { length.saturating_add(PREFIX).saturating_add(7) & !7 };
+            if size > lap || size as u64 > available || size == 0 || size % 8 != 0 {
+                // no producer of ours wrote that: forget what is there rather than follow it
+                self.next = self.tail;
+                self.release();
+                return None;
+            }
+            self.next = self.head.wrapping_add(size as u64);
+            if padded {
+                self.release();
+                continue;
+            }
+            self.ring.ends.taken.store(self.next, Ordering::Relaxed); // for a successor only
+            let start = self.ring.at(self.head.wrapping_add(PREFIX as u64));
+            // SAFETY: inside this lap, and between head and tail, where the producer does not
+            // write until release().
+            return Some(unsafe { std::slice::from_raw_parts(start, length) });
+        }
+    }
+
+    /// Gives back the room of what was taken.
+    fn release(&mut self) {
+        if self.head != self.next {
+            self.head = self.next;
+            self.ring.ends.head.store(self.head, Ordering::Release); // pairs with fits()
+        }
+    }
+
+    /// Whether the producer must be told that there is room. To be asked when the ring was found
+    /// empty, and after each quarter; answers true once.
+    pub fn wanted(&mut self) -> bool {
+        self.release();
+        self.asked = self.head;
+        fence(Ordering::SeqCst); // pairs with the fence in want_room()
+        let wanted = &self.ring.ends.wanted;
+        wanted.load(Ordering::Relaxed) != 0 && wanted.swap(0, Ordering::Relaxed) != 0
+    }
+
+    /// Whether a quarter of the ring was emptied since the producer was last looked after.
+    #[inline]
+    pub fn quarter(&self) -> bool {
+        self.head.wrapping_sub(self.asked) as usize >= self.ring.size / 4
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::at;
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::VecDeque;
+
+    /// Memory of a ring: ends, then data.
+    pub struct Memory(Vec<AtomicU64>, usize);
+
+    impl Memory {
+        pub fn new(size: usize) -> Memory {
+            Memory(
+                (0..(size_of::<Ends>() + 128 + size) / 8).map(|_| AtomicU64::new(0)).collect(),
+                size,
+            )
+        }
+
+        pub fn ring(&self) -> Ring<'_> {
+            let skip = self.0.as_ptr().cast::<u8>().align_offset(128) / 8;
+            let (ends, data) = self.0[skip..].split_at(size_of::<Ends>() / 8);
+            Ring::new(at(ends).unwrap(), &data[..self.1 / 8]).unwrap()
+        }
+    }
+
+    proptest! {
+        /// Puts and takes in any order, of any size: what comes out is what went in.
+        #[test]
+        fn order_and_content_are_kept(steps in prop::collection::vec((any::<bool>(), 0usize..130), 1..400)) {
+            let memory = Memory::new(256);
+            let (mut producer, mut consumer) = (memory.ring().producer(), memory.ring().consumer());
+            let mut model: VecDeque<Vec<u8>> = VecDeque::new();
+            for (i, (put, length)) in steps.into_iter().enumerate() {
+                if put {
+                    let record = vec![i as u8; length];
+                    let half = record.len() / 2;
+                    match producer.put([&record[..half], &record[half..], b""]) {
+                        Ok(()) => model.push_back(record),
+                        Err(NoRoom) => prop_assert!(length > Ring::longest(256) || !model.is_empty() || consumer.head != consumer.next),
+                    }
+                } else {
+                    prop_assert_eq!(consumer.take().map(<[u8]>::to_vec), model.pop_front());
+                }
+            }
+            while let Some(expected) = model.pop_front() {
+                prop_assert_eq!(consumer.take().map(<[u8]>::to_vec), Some(expected));
+            }
+            prop_assert_eq!(consumer.take(), None);
+        }
+
+        /// Whatever another process scribbled: no panic, nothing out of bounds, no endless loop.
+        #[test]
+        fn garbage_is_survived(words in prop::collection::vec(any::<u64>(), 80), tail in any::<u64>(), head in any::<u64>()) {
+            let memory = Memory::new(256);
+            for (to, from) in memory.0.iter().zip(&words) {
+                to.store(*from, Ordering::Relaxed);
+            }
+            let ring = memory.ring();
+            ring.ends.tail.store(tail, Ordering::Relaxed);
+            ring.ends.head.store(head, Ordering::Relaxed);
+            let mut consumer = ring.consumer();
+            for _ in 0..100 {
+                if let Some(record) = consumer.take() {
+                    prop_assert!(record.len() < 256);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_successor_goes_on_behind_what_was_handed_out() {
+        let memory = Memory::new(256);
+        let mut producer = memory.ring().producer();
+        for name in [b"one", b"two"] {
+            producer.put([name, b"", b""]).unwrap();
+        }
+        assert_eq!(memory.ring().consumer().take(), Some(&b"one"[..])); // and dies
+        let mut successor = memory.ring().consumer();
+        assert_eq!(successor.take(), Some(&b"two"[..]));
+        // a producer that dies has published whole records or none
+        memory.ring().producer().put([b"three", b"", b""]).unwrap();
+        assert_eq!(successor.take(), Some(&b"three"[..]));
+        assert_eq!(successor.take(), None);
+    }
+
+    #[test]
+    fn room_is_told_once() {
+        let memory = Memory::new(256);
+        let (mut producer, mut consumer) = (memory.ring().producer(), memory.ring().consumer());
+        while producer.put([&[7; 50], b"", b""]).is_ok() {}
+        assert!(!producer.want_room());
+        while consumer.take().is_some() {}
+        assert!(consumer.wanted());
+        assert!(!consumer.wanted());
+        assert!(producer.put([&[7; 50], b"", b""]).is_ok());
+    }
+
+    #[test]
+    fn two_threads_agree() {
+        let memory = Memory::new(1024);
+        let (mut producer, mut consumer) = (memory.ring().producer(), memory.ring().consumer());
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                for i in 0..20_000u32 {
+                    let tail = vec![i as u8; i as usize % 97];
+                    while producer.put([&i.to_ne_bytes(), &tail, b""]).is_err() {
+                        std::thread::yield_now();
+                    }
+                }
+            });
+            for i in 0..20_000u32 {
+                let record = loop {
+                    if let Some(record) = consumer.take() {
+                        break record.to_vec();
+                    }
+                    std::thread::yield_now();
+                };
+                assert_eq!(record[..4], i.to_ne_bytes());
+                assert!(
+                    record.len() == 4 + i as usize % 97
+                        && record[4..].iter().all(|b| *b == i as u8)
+                );
+            }
+        });
+    }
+}
