@@ -74,6 +74,26 @@ SKIP: {
     $s->log_is_clean;
 }
 
+# -- Multipath TCP, from 1.29.7 on
+SKIP: {
+    my ($minor, $patch) = CC::Modules::build_info() =~ m{nginx/1\.(\d+)\.(\d+)};
+    skip 'no "multipath" in this nginx', 1 if $minor * 100 + $patch < 2907;
+    use constant IPPROTO_MPTCP => 262;
+    socket my $probe, AF_INET, SOCK_STREAM, IPPROTO_MPTCP or skip 'no MPTCP', 1;
+    skip 'no looking into the sockets of others here', 1 if !may_look();
+    my $s = CC::Server->new(workers => WORKERS, http => server('127.0.0.1:%PORT% multipath per_worker'))->start;
+    my $protocols = sub {
+        my $at = listeners($s, qr/^(?:tcp|\?)/);
+        return [ map { sockopt(@{ $at->{ $s->port($_) } // [ $s->master_pid, -1 ] }, SOL_SOCKET, 38) } 0 .. WORKERS - 1 ];
+    };
+    is_deeply $protocols->(), [ (IPPROTO_MPTCP) x WORKERS ], 'multipath';
+    is_deeply pids($s, 0, sub ($port) { $s->get($port)->body }), [ $s->workers ], 'each worker on its port';
+    ok $s->reload(http => server('127.0.0.1:%PORT% per_worker')), 'reload without';
+    is_deeply $protocols->(), [ (IPPROTO_TCP) x WORKERS ], 'plain TCP';
+    is_deeply pids($s, 0, sub ($port) { $s->get($port)->body }), [ $s->workers ], 'each worker on its port';
+    $s->log_is_clean;
+}
+
 # -- IPv4 through an IPv6 socket
 SKIP: {
     socket my $probe, AF_INET6, SOCK_STREAM, 0 or skip 'no IPv6', 3;

@@ -117,21 +117,23 @@ pub enum PlanError {
 impl Listens {
     /// Takes note of an address. True when it is the first to ask for per_worker on it.
     pub fn note(&mut self, listen: Listen) -> bool {
-        let same = |known: &&mut Listen| {
+        let same = |known: &Listen| {
             known.block == listen.block
                 && known.transport == listen.transport
                 && known.address == listen.address
         };
-        let Some(known) = self.0.iter_mut().find(same) else {
+        let Some(at) = self.0.iter().position(same) else {
             let first = listen.per_worker;
             self.0.push(listen);
             return first;
         };
-        known.ipv6only &= listen.ipv6only;
-        let first = listen.per_worker && !known.per_worker;
+        let first = listen.per_worker && !self.0.get(at).is_some_and(|known| known.per_worker);
         if first {
-            known.per_worker = true;
-            known.named = listen.named;
+            // the place in the order is that of the word
+            let known = self.0.remove(at);
+            self.0.push(Listen { ipv6only: known.ipv6only && listen.ipv6only, ..listen });
+        } else if let Some(known) = self.0.get_mut(at) {
+            known.ipv6only &= listen.ipv6only;
         }
         first
     }

@@ -203,6 +203,8 @@ fn ports_come_in_the_order_of_the_configuration() {
     let all =
         listens([each(1, "unix:/p"), listen(2, "[::]:70"), each(3, "[::]:90"), each(4, "[::]:80")]);
     assert_eq!(all.base_ports().collect::<Vec<_>>(), [90, 80]);
+    let all = listens([listen(1, "[::]:80"), each(2, "[::]:90"), each(3, "[::]:80")]);
+    assert_eq!(all.base_ports().collect::<Vec<_>>(), [90, 80]);
 }
 
 mod properties {
