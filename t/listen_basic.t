@@ -1,6 +1,7 @@
 # listen ... per_worker: worker k on port base+k, and only it (P1, P2, P8).
 use v5.36;
 use Test::More;
+use CC::Ports;
 use CC::Server;
 
 my $answer = 'location / { return 200 "$pid $server_addr $server_port '
@@ -34,7 +35,7 @@ sub each_on_its_own ($s, $host, $addr, $base, $name) {
         "$name: base+n is refused";
 }
 
-my $ipv6 = do { socket my $s, Socket::AF_INET6(), Socket::SOCK_STREAM(), 0 };
+my $ipv6 = CC::Ports::has_ipv6();
 
 for my $mutex (qw(off on)) {
     my @servers = (

@@ -60,6 +60,12 @@ sub is_free ($port) {
     return 1;
 }
 
+# A bound socket on ::1, not merely a kernel that knows the family.
+sub has_ipv6 () {
+    socket(my $s, AF_INET6, SOCK_STREAM, 0) or return 0;
+    return bind($s, pack_sockaddr_in6(0, inet_pton(AF_INET6, '::1'))) ? 1 : 0;
+}
+
 sub can_bind ($family, $type, $port) {
     socket(my $s, $family, $type, 0) or return 0;
     if ($type == SOCK_STREAM) {
