@@ -62,6 +62,7 @@ for my $mutex (qw(off on)) {
         listen 127.0.0.1:%PORT%;
         listen 127.0.0.1:%PORT+11% per_worker;
         listen 127.0.0.1:%PORT+4% per_worker;
+        listen 127.0.0.1:%PORT+1% reuseport;
         $answer }")->start;
     my @workers = $s->workers;
     is_deeply [ map { who($s, $s->port($_))->{pid} } 11 .. 13, 4 .. 6 ],
@@ -73,8 +74,9 @@ for my $mutex (qw(off on)) {
     is $shared->{port}, $s->port, 'the shared port answers';
     is $shared->{worker_port}, $s->port(11 + $shared->{id}),
         'and there too $cc_worker_port is the own one';
+    like who($s, $s->port(1))->{pid}, qr/^\d+$/, 'a reuseport one too';
     is_deeply [ $s->listening ],
-        [ sort map { '127.0.0.1:' . $s->port($_) } 0, 4 .. 6, 11 .. 13 ],
+        [ sort map { '127.0.0.1:' . $s->port($_) } 0, 1, 4 .. 6, 11 .. 13 ],
         'no other socket';
     ok $s->quit;
     $s->log_is_clean;

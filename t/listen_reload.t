@@ -111,6 +111,13 @@ is settled($s, $files), $files, 'still the same descriptors';
 my $heir = $s->kill_worker(2);
 is who($s, 2), $heir, 'and a successor has its port';
 
+# -- the base moves by one: a socket changes hands
+for my $base (1, 0) {
+    ok $s->reload(http => http('per_worker') =~ s/%PORT%/%PORT+$base%/r), "base +$base";
+    is_deeply [ map { who($s, $base + $_) } 0 .. 3 ], [ $s->workers ], 'each worker on its port';
+    is_deeply ports($s), [ (map { $base + $_ } 0 .. 3), 8 ], 'and no other port';
+}
+
 # -- from one kind to the other
 for my $to ('', 'per_worker', 'reuseport', 'per_worker', 'reuseport', '', 'per_worker') {
     my $name = $to || 'plain';

@@ -1,6 +1,7 @@
 # listen unix:PATH per_worker: worker k on PATH.k (P3).
 use v5.36;
 use Test::More;
+use IO::Socket::INET;
 use CC::Server;
 
 my $answer = 'location / { return 200 "$pid $server_addr [$cc_worker_port]\n"; }';
@@ -47,12 +48,24 @@ is_deeply files(), ['s.sock'], 'and only there';
 ok $s->reload(workers => 2, http => "server { listen unix:%PREFIX%/s.sock per_worker; $answer }");
 is_deeply answers(2), expected($s->workers), 'and back';
 
+# -- a configuration that nginx gives up after it has made the files
+my $foreign = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $s->port, Listen => 1)
+    or die "bind: $!";
+ok $s->reload_fails(workers => 4, http => "server { listen unix:%PREFIX%/s.sock per_worker; $answer }
+    server { listen 127.0.0.1:%PORT%; }"), 'a reload fails when it opens its sockets';
+$s->wait_log(qr/still could not bind/);
+ok $s->wait_for(sub { "@{ files() }" eq 's.sock.0 s.sock.1' }), 'the files it made are gone, the others there';
+is_deeply answers(2), expected($s->workers), 'and in use';
+$foreign->close;
+ok $s->reload(workers => 4), 'so the next one works';
+is_deeply answers(4), expected($s->workers), 'with all files';
+
 ok $s->quit, 'quit';
 is_deeply files(), [], 'no file is left';
 
 ok $s->start->stop, 'fast stop';
 is_deeply files(), [], 'no file is left';
-$s->log_is_clean(qr/exited on signal 9/);
+$s->log_is_clean(qr/exited on signal 9/, qr/bind\(\)/);
 
 # -- the suffix must fit into sun_path
 my $long = CC::Server->new(ports => 1);

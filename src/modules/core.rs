@@ -34,12 +34,12 @@ impl CoreModule for Core {
     }
 
     fn init_module(cycle: Cycle<'_>, conf: &mut Conf) {
-        listen::init_module(&conf.listen);
+        listen::init_module(&mut conf.listen);
         ipc::init_module(cycle, &mut conf.ipc);
     }
 
     fn init_process(cycle: Cycle<'_>, conf: &mut Conf) -> Result<(), String> {
-        listen::init_process(cycle, &conf.listen);
+        listen::init_process(&conf.listen);
         ipc::init_process(cycle, &mut conf.ipc)
     }
 

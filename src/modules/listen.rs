@@ -24,7 +24,7 @@ const OWN_SOCKET: &std::ffi::CStr = c"bind";
 #[derive(Default)]
 pub struct Conf {
     listens: Listens,
-    owned: Vec<Owned>,
+    owned: Option<Owned>,
     first_port: Option<u16>,
 }
 
@@ -128,6 +128,7 @@ pub fn init_conf(cycle: Cycle<'_>, conf: &mut Conf) -> ConfResult {
     if !listens.any_per_worker() {
         return Ok(());
     }
+    let owned = owned.insert(Owned::new(cycle));
     let entries = listening::entries(cycle);
     for entry in &entries {
         listens.found(entry.transport, entry.address.clone(), entry.ipv6only);
@@ -140,23 +141,25 @@ pub fn init_conf(cycle: Cycle<'_>, conf: &mut Conf) -> ConfResult {
         let Some(entry) = same.nth(plan.nth) else {
             return Err(format!("no socket is made for {}", wanted.shown()).into());
         };
-        let made = listening::spread(cycle, entry, &plan.addresses);
-        owned.extend(made.ok_or(ConfError::Logged)?);
+        owned.spread(entry, &plan.addresses).ok_or(ConfError::Logged)?;
     }
     *first_port = listens.base_ports().next();
     Ok(())
 }
 
 /// In the master, or the single process, whose reload starts no process anew.
-pub fn init_module(conf: &Conf) {
+pub fn init_module(conf: &mut Conf) {
+    if let Some(owned) = &mut conf.owned {
+        owned.in_force();
+    }
     set_worker_port(conf, 0);
 }
 
 /// Leaves this worker its own sockets only.
-pub fn init_process(cycle: Cycle<'_>, conf: &Conf) {
+pub fn init_process(conf: &Conf) {
     set_worker_port(conf, cycle::worker_number());
-    if cycle::process() == Process::Worker {
-        listening::keep_own(cycle, &conf.owned);
+    if let (Process::Worker, Some(owned)) = (cycle::process(), &conf.owned) {
+        owned.keep_own();
     }
 }
 

@@ -2,22 +2,25 @@
 //! keeping a worker off the others'. Opening, inheriting and closing stay nginx's: it matches old
 //! and new sockets by address.
 
+use std::ffi::OsString;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::raw::c_int;
+use std::os::unix::ffi::OsStringExt;
 use std::{mem, ptr, slice};
 
 use ngx::ffi;
 
 use crate::ngx::conf::Conf;
-use crate::ngx::cycle::Cycle;
+use crate::ngx::cycle::{self, Cycle};
 use crate::proto::listen::{Address, SUN_PATH, Transport};
 
-/// A socket of the cycle that belongs to one worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The sockets of a cycle that belong to one worker each.
+#[derive(Debug)]
 pub struct Owned {
-    /// Its place in `cycle->listening`.
-    index: usize,
-    worker: usize,
+    cycle: *mut ffi::ngx_cycle_t,
+    /// Index in `cycle->listening`, and the worker.
+    sockets: Vec<(usize, usize)>,
+    in_force: bool,
 }
 
 /// One entry of `cycle->listening`.
@@ -72,33 +75,68 @@ pub fn entries(cycle: Cycle<'_>) -> Vec<Entry> {
     listening.filter_map(entry).collect()
 }
 
-/// Turns an entry into one per worker: itself gets the first address, copies the others.
-/// None when memory ran out.
-pub fn spread(cycle: Cycle<'_>, entry: &Entry, addresses: &[Address]) -> Option<Vec<Owned>> {
-    let mut owned = Vec::with_capacity(addresses.len());
-    for (worker, address) in addresses.iter().enumerate() {
-        let index = if worker == 0 { entry.index } else { copy(cycle, entry.index)? };
-        // SAFETY: as_raw is the cycle that is being built, its pool lives as long as it.
-        let pool = unsafe { (*cycle.as_raw()).pool };
-        let ls = listening_mut(cycle).get_mut(index)?;
-        // SAFETY: ls has a sockaddr of socklen bytes, pool is the cycle's.
-        unsafe { rename(pool, ls, address)? };
-        owned.push(Owned { index, worker });
+impl Owned {
+    /// None yet. Must live in the conf of `cycle`, so that it goes when the cycle does.
+    pub fn new(cycle: Cycle<'_>) -> Self {
+        Owned { cycle: cycle.as_raw(), sockets: Vec::new(), in_force: false }
     }
-    settle(cycle);
-    Some(owned)
+
+    fn cycle(&self) -> Cycle<'_> {
+        // SAFETY: the cycle is part of its own pool, with which new()'s contract ties self.
+        unsafe { Cycle::from_raw(self.cycle) }
+    }
+
+    /// Turns an entry into one per worker: itself gets the first address, copies the others.
+    /// None when memory ran out.
+    pub fn spread(&mut self, entry: &Entry, addresses: &[Address]) -> Option<()> {
+        for (worker, address) in addresses.iter().enumerate() {
+            let index = if worker == 0 { entry.index } else { copy(self.cycle(), entry.index)? };
+            // SAFETY: the pool of a cycle lives as long as it.
+            let pool = unsafe { (*self.cycle).pool };
+            let ls = listening_mut(self.cycle()).get_mut(index)?;
+            // SAFETY: ngx_create_listening gave ls a sockaddr of socklen bytes.
+            unsafe { rename(pool, ls, address)? };
+            self.sockets.push((index, worker));
+        }
+        settle(self.cycle());
+        Some(())
+    }
+
+    /// The cycle is the running one now.
+    pub fn in_force(&mut self) {
+        self.in_force = true;
+    }
+
+    /// In a worker, before ngx_event_process_init: makes it skip what belongs to another one.
+    ///
+    /// It does so for sockets with the reuseport flag and another worker's number. The flag is set
+    /// here only: set earlier, the master would open them with SO_REUSEPORT.
+    pub fn keep_own(&self) {
+        let listening = listening_mut(self.cycle());
+        for (index, worker) in &self.sockets {
+            if let Some(ls) = listening.get_mut(*index) {
+                ls.worker = *worker;
+                ls.set_reuseport(1);
+            }
+        }
+    }
 }
 
-/// In a worker, before ngx_event_process_init: makes it skip what belongs to another one.
-///
-/// It does so for sockets with the reuseport flag and another worker's number. The flag is set
-/// here only: set earlier, the master would open them with SO_REUSEPORT.
-pub fn keep_own(cycle: Cycle<'_>, owned: &[Owned]) {
-    let listening = listening_mut(cycle);
-    for Owned { index, worker } in owned {
-        if let Some(ls) = listening.get_mut(*index) {
-            ls.worker = *worker;
-            ls.set_reuseport(1);
+impl Drop for Owned {
+    /// ngx_init_cycle closes the sockets of a configuration that it gives up, but leaves the files
+    /// of Unix ones, on which the next try would fail.
+    fn drop(&mut self) {
+        if self.in_force || cycle::testing() {
+            return;
+        }
+        let listening = listening(self.cycle());
+        for ls in self.sockets.iter().filter_map(|(index, _)| listening.get(*index)) {
+            // SAFETY: as in spread; cleanups run before the pool's memory is freed.
+            let address = unsafe { read(ls.sockaddr, ls.socklen) };
+            if let (Some(Address::Unix(path)), 1) = (address, ls.open()) {
+                // gone already is as good
+                let _ = std::fs::remove_file(OsString::from_vec(path));
+            }
         }
     }
 }
