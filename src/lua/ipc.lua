@@ -17,12 +17,12 @@ ffi.cdef [[
 typedef struct {
     const char *name; size_t name_len;
     const char *data; size_t data_len;
-    uint32_t sender; uint32_t worker;
+    uint32_t sender, worker, kind, call;
 } ngx_cc_ipc_mail_t;
 typedef struct { uint32_t id, pid, generation, state; } ngx_cc_ipc_row_t;
 typedef struct { uint32_t id, generation; int32_t code; } ngx_cc_ipc_missed_t;
 typedef struct {
-    uint64_t sent, received, full, unhandled, stranger, lost, failed, queued, queued_bytes;
+    uint64_t sent, received, full, unhandled, stranger, lost, failed, late, queued, queued_bytes;
 } ngx_cc_ipc_stats_t;
 
 int ngx_cc_ipc_send(uint32_t pid, const char *name, size_t name_len, const char *data, size_t data_len);
@@ -348,7 +348,8 @@ function ipc.generation()
 end
 
 local COUNTERS = {
-    "sent", "received", "full", "unhandled", "stranger", "lost", "failed", "queued", "queued_bytes",
+    "sent", "received", "full", "unhandled", "stranger", "lost", "failed", "late",
+    "queued", "queued_bytes",
 }
 
 function ipc.stats()

@@ -2,7 +2,8 @@
 
 use ngx::ffi::{self, ngx_module_t};
 
-use crate::modules::{ipc, listen, lua};
+use crate::modules::ipc::{self, settings};
+use crate::modules::{listen, lua};
 use crate::ngx::conf::{self, ConfResult, directives};
 use crate::ngx::cycle::Cycle;
 use crate::ngx::module::{CoreModule, core_context, core_table};
@@ -49,12 +50,14 @@ impl CoreModule for Core {
 }
 
 const MAIN: u32 = conf::NGX_MAIN_CONF | conf::NGX_DIRECT_CONF;
-const SIZE: u32 = MAIN | conf::NGX_CONF_TAKE1;
+const ONE: u32 = MAIN | conf::NGX_CONF_TAKE1;
 
-directives!(static mut COMMANDS: [Conf; 4] = {
-    "cc_zone" (SIZE, 0) => |cf, conf| ipc::cc_zone(cf, &mut conf.ipc),
-    "cc_ipc_queue" (SIZE, 0) => |cf, conf| ipc::cc_ipc_queue(cf, &mut conf.ipc),
-    "cc_ipc_max_message" (SIZE, 0) => |cf, conf| ipc::cc_ipc_max_message(cf, &mut conf.ipc),
+directives!(static mut COMMANDS: [Conf; 6] = {
+    "cc_zone" (ONE, 0) => |cf, conf| settings::cc_zone(cf, &mut conf.ipc.settings),
+    "cc_ipc_queue" (ONE, 0) => |cf, conf| settings::cc_ipc_queue(cf, &mut conf.ipc.settings),
+    "cc_ipc_max_message" (ONE, 0) => |cf, conf| settings::cc_ipc_max_message(cf, &mut conf.ipc.settings),
+    "cc_ipc_transport" (ONE, 0) => |cf, conf| settings::cc_ipc_transport(cf, &mut conf.ipc.settings),
+    "cc_ipc_spin" (ONE, 0) => |cf, conf| settings::cc_ipc_spin(cf, &mut conf.ipc.settings),
     "cc_lua_preload" (MAIN | conf::NGX_CONF_1MORE, 0) => |cf, conf| lua::directive(cf, &mut conf.lua),
 });
 

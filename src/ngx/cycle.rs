@@ -1,6 +1,10 @@
 //! The cycle (one loaded configuration) and the process that runs it.
 
 use std::marker::PhantomData;
+use std::sync::OnceLock;
+
+use nix::sys::time::TimeSpec;
+use nix::time::{ClockId, clock_gettime};
 
 use ngx::ffi;
 
@@ -40,6 +44,18 @@ pub fn worker_number() -> usize {
 pub fn pid() -> i32 {
     // SAFETY: set by main() and again by ngx_spawn_process in the child.
     unsafe { ffi::ngx_pid }
+}
+
+/// Cores that this process may run on.
+pub fn cores() -> usize {
+    static CORES: OnceLock<usize> = OnceLock::new();
+    *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
+}
+
+/// The monotonic clock, in nanoseconds.
+pub fn nanoseconds() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap_or(TimeSpec::new(0, 0));
+    now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64
 }
 
 /// Whether this worker was told to finish (quit or reload).

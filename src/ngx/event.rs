@@ -15,6 +15,12 @@ unsafe extern "C" {
     safe static cc_clear_event: ffi::ngx_uint_t;
 }
 
+/// Whether the event method reports readiness again and again until it is used up.
+pub fn reports_level() -> bool {
+    // SAFETY: set by the event module's init in this process, before any event.
+    (unsafe { ffi::ngx_event_flags } as u32 & ffi::NGX_USE_CLEAR_EVENT) == 0
+}
+
 /// What happens on a watched descriptor.
 #[derive(Clone, Copy)]
 pub struct Handlers {
@@ -68,8 +74,7 @@ impl Watch {
                 Direction::Write => (c.write, cc_write_event),
             };
             let watch = Watch { connection };
-            let flags = (ffi::ngx_event_flags as u32 & ffi::NGX_USE_CLEAR_EVENT) as usize;
-            let flags = if flags != 0 { cc_clear_event } else { 0 };
+            let flags = if reports_level() { 0 } else { cc_clear_event };
             let add = ffi::ngx_event_actions.add?;
             // dropping `watch` gives the connection back
             (add(event, kind, flags) == ffi::NGX_OK as ffi::ngx_int_t).then_some(watch)

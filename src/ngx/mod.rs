@@ -10,6 +10,7 @@ pub mod guard;
 pub mod listening;
 pub mod log;
 pub mod lua;
+pub mod memory;
 pub mod module;
 pub mod socket;
 pub mod variable;

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::kill;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
@@ -26,6 +27,22 @@ pub fn line() -> Result<Line, Errno> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let (send, receive) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
     Ok(Line { send, receive: Some(receive) })
+}
+
+/// A bell: whoever rings it wakes the event loop that watches it.
+pub fn bell() -> Result<OwnedFd, Errno> {
+    let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+    EventFd::from_value_and_flags(0, flags).map(OwnedFd::from)
+}
+
+/// Rings it. It cannot fail but when it was rung 2^64 times unheard.
+pub fn ring(bell: &OwnedFd) {
+    let _ = unistd::write(bell, &1u64.to_ne_bytes());
+}
+
+/// Makes it silent, for event methods that report a level.
+pub fn silence(bell: BorrowedFd<'_>) {
+    let _ = unistd::read(bell, &mut [0; 8]);
 }
 
 /// A second descriptor of the same end.

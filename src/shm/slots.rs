@@ -10,7 +10,7 @@ use crate::proto::ipc::{Generation, Pid, Seat, WORKERS_MAX, WorkerId};
 pub const SLOTS: usize = WORKERS_MAX;
 
 /// Changes with every change of the layout below.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 const MAGIC: u32 = 0x6e67_6363;
 
 /// What a worker is doing.
@@ -42,10 +42,12 @@ pub enum Counter {
     Lost,
     /// The handler failed.
     Failed,
+    /// A reply that came after its caller had given up.
+    Late,
 }
 
 /// How many there are.
-pub const COUNTERS: usize = 7;
+pub const COUNTERS: usize = 8;
 
 /// A worker as the table shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +112,8 @@ const fn mask(bits: u32) -> u64 {
 struct Slot {
     identity: AtomicU64,
     counters: [AtomicU64; COUNTERS],
+    /// Messages that the owner has accepted and not sent yet: lost if it dies now.
+    held: AtomicU64,
 }
 
 // SAFETY: atomics only, repr(C).
@@ -172,6 +176,13 @@ impl Table {
             .or_else(|| self.take(mine, |word| Worker::unpack(word).as_ref().is_none_or(dead)))
     }
 
+    /// Says how many messages would be lost with the owner of a slot.
+    pub fn hold(&self, slot: SlotId, messages: u64) {
+        if let Some(slot) = self.slots.get(usize::from(slot.0)) {
+            slot.held.store(messages, Ordering::Relaxed); // read once its owner is dead
+        }
+    }
+
     fn take(&self, mine: u64, free: impl Fn(u64) -> bool) -> Option<SlotId> {
         self.slots.iter().zip(0..).find_map(|(slot, id)| {
             let word = slot.identity.load(Ordering::Acquire); // pairs with the CAS below
@@ -180,6 +191,10 @@ impl Table {
                     .identity
                     .compare_exchange(word, mine, Ordering::AcqRel, Ordering::Relaxed)
                     .is_ok();
+            if taken {
+                let lost = slot.held.swap(0, Ordering::Relaxed); // the predecessor is dead
+                self.count(SlotId(id), Counter::Lost, lost);
+            }
             taken.then_some(SlotId(id))
         })
     }
@@ -213,12 +228,14 @@ impl Table {
         self.workers().find(|w| w.pid == pid)
     }
 
-    /// Adds to one of a slot's counters.
+    /// Adds to one of a slot's counters; its owner alone may.
+    #[inline]
     pub fn count(&self, slot: SlotId, counter: Counter, messages: u64) {
         let cell =
             self.slots.get(usize::from(slot.0)).and_then(|s| s.counters.get(counter as usize));
         if let Some(cell) = cell {
-            cell.fetch_add(messages, Ordering::Relaxed); // a counter orders nothing
+            // one writer, and a counter orders nothing: no locked instruction is needed
+            cell.store(cell.load(Ordering::Relaxed).wrapping_add(messages), Ordering::Relaxed);
         }
     }
 
@@ -314,6 +331,10 @@ mod tests {
         assert_eq!(first, second);
         assert_eq!(table.find(Pid(10)), None);
         assert_eq!(table.total(Counter::Sent), 5);
+        table.hold(second, 3);
+        assert_eq!(table.claim(Pid(12), seat(1, 0), |_| true), Some(second));
+        assert_eq!((table.total(Counter::Lost), table.total(Counter::Sent)), (3, 5));
+        assert_eq!(table.claim(Pid(11), seat(1, 0), |_| true), Some(second));
         table.release(second, Pid(10)); // the dead one's late word changes nothing
         assert!(table.find(Pid(11)).is_some());
     }

@@ -1,7 +1,9 @@
 //! What Lua calls through FFI for `ngx.ipc`: thin functions over `worker`, C types only.
 
-use super::worker::{self, Reach, Unsent, Worker};
+use super::sending::{Letter, Reach, Unsent};
+use super::worker::{self, Worker};
 use crate::ngx::lua::{Address, Out, Semaphore, Text, exported};
+use crate::proto::ipc::frame::Kind;
 use crate::proto::ipc::outbox::Refused;
 use crate::proto::ipc::{Pid, WorkerId};
 use crate::shm::slots::{COUNTERS, Counter};
@@ -25,6 +27,9 @@ pub struct Mail {
     data_len: usize,
     sender: u32,
     worker: u32,
+    /// 1 message, 3 call, 4 reply, 5 failure, as on the wire.
+    kind: u32,
+    call: u32,
 }
 
 /// A row of the worker table.
@@ -56,6 +61,10 @@ pub struct Stats {
     queued_bytes: u64,
 }
 
+fn message<'a>(name: &'a [u8], data: &'a [u8]) -> Letter<'a> {
+    Letter { kind: Kind::Message, call: 0, name, data }
+}
+
 fn code(result: Result<(), Unsent>) -> i32 {
     match result {
         Ok(()) => OK,
@@ -74,14 +83,14 @@ exported! {
     /// Sends to a process.
     fn ngx_cc_ipc_send(pid: u32, name: Text, name_len: usize, data: Text, data_len: usize) -> i32, BUG, {
         let (name, data) = (name.bytes(name_len), data.bytes(data_len));
-        with(|worker| code(worker.send_process(Pid(pid), name, data)))
+        with(|worker| code(worker.send_process(Pid(pid), message(name, data))))
     }
 
     /// Sends to whoever has that worker id.
     fn ngx_cc_ipc_send_worker(id: u32, name: Text, name_len: usize, data: Text, data_len: usize) -> i32, BUG, {
         let (name, data) = (name.bytes(name_len), data.bytes(data_len));
         let Ok(id) = u16::try_from(id) else { return NOBODY };
-        with(|worker| code(worker.send_worker(WorkerId(id), name, data)))
+        with(|worker| code(worker.send_worker(WorkerId(id), message(name, data))))
     }
 
     /// Sends to all; how many were missed, of which the first `room` are told.
@@ -89,7 +98,7 @@ exported! {
         let (name, data) = (name.bytes(name_len), data.bytes(data_len));
         let reach = if own != 0 { Reach::Own } else { Reach::Newer };
         with(|worker| {
-            let unsent = worker.broadcast(reach, name, data);
+            let unsent = worker.broadcast(reach, message(name, data));
             missed.fill(room, unsent.iter().map(|(seat, why)| Missed {
                 id: u32::from(seat.worker.0),
                 generation: seat.generation.0,
@@ -109,6 +118,8 @@ exported! {
                 data_len: taken.data.1,
                 sender: taken.sender.0,
                 worker: u32::from(taken.seat.worker.0),
+                kind: taken.kind as u32,
+                call: taken.call,
             });
             mail.fill(1, taken.into_iter()) as i32
         })
@@ -158,7 +169,7 @@ exported! {
             let (queued, bytes) = worker.queued();
             let all = [
                 Counter::Sent, Counter::Received, Counter::Full, Counter::Unhandled,
-                Counter::Stranger, Counter::Lost, Counter::Failed,
+                Counter::Stranger, Counter::Lost, Counter::Failed, Counter::Late,
             ];
             let counters = all.map(|counter| table.total(counter));
             let row = Stats { counters, queued: queued as u64, queued_bytes: bytes as u64 };

@@ -1,45 +1,44 @@
-//! Messages between workers: the settings, the shared zone, the lines that the master makes for
-//! each generation, and the hooks that give a worker its part in it (`worker`). `api` is what Lua
-//! calls.
+//! Messages between workers: the shared zone, what the master makes for each generation, and the
+//! hooks that give a worker its part in it (`worker`). `settings` has the directives, `api` is what
+//! Lua calls.
 
 pub mod api;
 pub mod mailbox;
 pub mod peer;
+pub mod receiving;
+pub mod rings;
+pub mod sending;
+pub mod settings;
 pub mod worker;
 
 use std::os::fd::OwnedFd;
 
+use self::settings::{Settings, Transport};
 use crate::modules::core::{Core, ngx_cc_module};
-use crate::ngx::conf::{self, ConfError, ConfResult};
+use crate::ngx::conf::ConfResult;
 use crate::ngx::cycle::{self, Cycle, Process};
 use crate::ngx::log::Level;
+use crate::ngx::memory::Mapping;
 use crate::ngx::module::core_conf;
 use crate::ngx::socket::{self, Line};
 use crate::ngx::zone::{self, Zone};
 use crate::proto::ipc::{Generation, Pid, Seat, WorkerId};
 use crate::shm;
+use crate::shm::mesh::Mesh;
 use crate::shm::slots::Table;
-
-/// `cc_ipc_queue` where it is not set, bytes.
-const QUEUE: usize = 32 << 20;
-/// `cc_ipc_max_message` where it is not set, bytes.
-const MAX_MESSAGE: usize = 16 << 20;
-/// The largest that may be set: lengths on the wire are 32 bits wide.
-const MESSAGE_CEILING: usize = 1 << 30;
-/// `cc_zone` where it is not set, bytes. Does not depend on `worker_processes`, so that the zone
-/// survives a reload that changes them.
-const ZONE: usize = 1 << 20;
 
 /// The settings of one cycle, and what the master made for its workers.
 #[derive(Default)]
 pub struct Conf {
-    zone_size: Option<usize>,
-    queue: Option<usize>,
-    max_message: Option<usize>,
+    /// The directives.
+    pub settings: Settings,
     zone: Zone,
     generation: Option<Generation>,
     /// One line per worker of this cycle, by worker id.
     lines: Vec<Line>,
+    /// One bell per worker, and the memory of their rings; none with the socket transport.
+    bells: Vec<OwnedFd>,
+    rings: Option<Mapping>,
     /// The send ends of older generations' workers that were alive when this cycle was loaded.
     elders: Vec<(Seat, OwnedFd)>,
 }
@@ -50,62 +49,36 @@ impl Conf {
     }
 }
 
-/// `cc_zone`.
-pub fn cc_zone(cf: &mut conf::Conf<'_>, conf: &mut Conf) -> ConfResult {
-    size(cf, &mut conf.zone_size)
-}
-
-/// `cc_ipc_queue`.
-pub fn cc_ipc_queue(cf: &mut conf::Conf<'_>, conf: &mut Conf) -> ConfResult {
-    size(cf, &mut conf.queue)
-}
-
-/// `cc_ipc_max_message`.
-pub fn cc_ipc_max_message(cf: &mut conf::Conf<'_>, conf: &mut Conf) -> ConfResult {
-    size(cf, &mut conf.max_message)
-}
-
-fn size(cf: &mut conf::Conf<'_>, value: &mut Option<usize>) -> ConfResult {
-    if value.is_some() {
-        return Err(ConfError::Directive(c"is duplicate"));
-    }
-    *value = cf.arg(1).and_then(conf::Conf::size).filter(|size| *size > 0);
-    value.map(|_| ()).ok_or(ConfError::Directive(c"has an invalid value"))
-}
-
-/// Checks the settings, asks for the zone and makes the lines; all of it is dropped again when the
-/// configuration fails later.
+/// Checks the settings, asks for the zone and makes lines and rings; all of it is dropped again
+/// when the configuration fails later.
 pub fn init_conf(cycle: Cycle<'_>, conf: &mut Conf) -> ConfResult {
-    let max_message = *conf.max_message.get_or_insert(MAX_MESSAGE);
-    if max_message > MESSAGE_CEILING {
-        return Err(
-            format!("\"cc_ipc_max_message\" must not exceed {MESSAGE_CEILING} bytes").into()
-        );
-    }
-    let queue = *conf.queue.get_or_insert(QUEUE.max(2 * max_message));
-    if queue < max_message {
-        return Err(
-            String::from("\"cc_ipc_queue\" must not be less than \"cc_ipc_max_message\"").into()
-        );
-    }
-    let least = zone::smallest(Table::SIZE);
-    let zone_size = *conf.zone_size.get_or_insert(ZONE.max(least));
-    if zone_size < least {
-        return Err(
-            format!("\"cc_zone\" is too small: at least {}k are needed", least >> 10).into()
-        );
-    }
-    let tag = &raw mut ngx_cc_module;
-    zone::add(cycle, "ngx_cc", tag, zone_size, Table::SIZE, &mut conf.zone)?;
+    conf.settings.check()?;
+    let (tag, size) = (&raw mut ngx_cc_module, conf.settings.zone());
+    zone::add(cycle, "ngx_cc", tag, size, Table::SIZE, &mut conf.zone)?;
     if cycle::testing() || cycle::process() == Process::Other {
         return Ok(());
     }
-    for id in 0..cycle.workers() {
-        let line = socket::line()
-            .map_err(|errno| format!("socketpair() for worker {id} failed: {errno}"))?;
-        conf.lines.push(line);
+    let workers = cycle.workers();
+    for id in 0..workers {
+        let line = socket::line();
+        let failed = |errno| format!("socketpair() for worker {id} failed: {errno}");
+        conf.lines.push(line.map_err(failed)?);
+    }
+    if conf.settings.transport() == Transport::Ring && workers > 1 {
+        make_rings(conf, workers)?;
     }
     conf.elders = elders(cycle);
+    Ok(())
+}
+
+fn make_rings(conf: &mut Conf, workers: usize) -> ConfResult {
+    let Some(bytes) = Mesh::size(workers) else { return Ok(()) };
+    let failed = |errno| format!("mmap({bytes}) for the rings failed: {errno}");
+    conf.rings = Some(Mapping::new(bytes).map_err(failed)?);
+    for id in 0..workers {
+        let failed = |errno| format!("eventfd() for worker {id} failed: {errno}");
+        conf.bells.push(socket::bell().map_err(failed)?);
+    }
     Ok(())
 }
 
@@ -136,16 +109,19 @@ pub fn init_module(cycle: Cycle<'_>, conf: &mut Conf) {
     if !conf.zone.reused() {
         table.init();
         if !conf.elders.is_empty() {
-            cycle.log(
-                Level::Notice,
-                format_args!(
-                    "cc: shared zone is new: old workers and new ones do not see each other"
-                ),
-            );
+            let news = "shared zone is new: old workers and new ones do not see each other";
+            cycle.log(Level::Notice, format_args!("cc: {news}"));
             conf.elders.clear();
         }
     }
     conf.generation = Some(table.next_generation(cycle.workers()));
+    if cycle::process() == Process::Single && worker::entered() {
+        // nginx does not run init_process again when a single process reloads
+        worker::leave();
+        if let Err(reason) = init_process(cycle, conf).and_then(|()| start()) {
+            cycle.log(Level::Alert, format_args!("cc: the reloaded process has no seat: {reason}"));
+        }
+    }
 }
 
 /// Takes this worker's seat, so that everything that runs in init_worker can send.
@@ -154,19 +130,24 @@ pub fn init_process(cycle: Cycle<'_>, conf: &mut Conf) -> Result<(), String> {
     let generation = conf.generation.ok_or("no generation was counted")?;
     let number = cycle::worker_number();
     let worker = u16::try_from(number).map_err(|_| "worker number out of range")?;
-    let lines = std::mem::take(&mut conf.lines);
+    let settings = &conf.settings;
     let limits = worker::Limits {
-        queue: conf.queue.unwrap_or(QUEUE),
-        message: conf.max_message.unwrap_or(MAX_MESSAGE),
+        queue: settings.queue(),
+        message: settings.max_message(),
+        spin: settings.spin(),
+    };
+    let mesh = conf.rings.as_ref().and_then(|rings| Mesh::new(rings.words(), conf.bells.len()));
+    let bells = std::mem::take(&mut conf.bells);
+    let legacy = worker::Legacy {
+        lines: std::mem::take(&mut conf.lines),
+        rings: mesh.map(|mesh| (mesh, bells)),
+        elders: std::mem::take(&mut conf.elders),
     };
     let pid = Pid(u32::try_from(cycle::pid()).map_err(|_| "process id out of range")?);
     let seat = Seat { generation, worker: WorkerId(worker) };
-    let elders = std::mem::take(&mut conf.elders);
-    worker::enter(table, pid, seat, limits, lines, elders)?;
-    cycle.log(
-        Level::Info,
-        format_args!("cc: worker {worker} of generation {} enters", generation.0),
-    );
+    worker::enter(table, pid, seat, limits, legacy)?;
+    let news = format_args!("cc: worker {worker} of generation {} enters", generation.0);
+    cycle.log(Level::Info, news);
     Ok(())
 }
 
@@ -179,9 +160,7 @@ pub fn start() -> Result<(), String> {
 pub fn exit_process(cycle: Cycle<'_>, _conf: &mut Conf) {
     let lost = worker::leave();
     if lost > 0 {
-        cycle.log(
-            Level::Warn,
-            format_args!("cc: {lost} messages were lost with the leaving worker"),
-        );
+        let news = format_args!("cc: {lost} messages were lost with the leaving worker");
+        cycle.log(Level::Warn, news);
     }
 }

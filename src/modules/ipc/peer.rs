@@ -1,68 +1,90 @@
 //! One receiver as this worker sees it: the way to it, once known, and what waits for it.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 
+use super::rings::Writer;
 use crate::ngx::event::{Direction, Handlers, Watch};
 use crate::ngx::socket;
 use crate::proto::ipc::Outgoing;
-use crate::proto::ipc::frame::{HEADER, Header};
+use crate::proto::ipc::frame::{HEADER, Header, PIECE};
 use crate::proto::ipc::outbox::{Outbox, Put, Refused, Wire};
+
+/// How a receiver is reached.
+pub enum Way {
+    /// It has not said hello yet.
+    Unknown,
+    /// By its line.
+    Line(OwnedFd),
+    /// By a ring of the common generation.
+    Ring(Writer),
+    /// Nobody will ever read again what is sent to it.
+    Gone,
+}
 
 /// A receiver.
 pub struct Peer {
-    send: Option<OwnedFd>,
+    way: Way,
     outbox: Outbox,
-    /// While something waits: tells when there is room.
+    /// While something waits on a line: tells when there is room. A ring's reader tells by bell.
     room: Option<Watch>,
-    /// Whether the receiver can no longer be reached.
-    gone: bool,
 }
 
 impl Peer {
-    /// A receiver behind `send`, or one that has not said hello yet; at most `queue` bytes wait.
-    pub fn new(send: Option<OwnedFd>, queue: usize) -> Peer {
-        Peer { send, outbox: Outbox::new(queue), room: None, gone: false }
+    /// A receiver; at most `queue` bytes wait for it.
+    pub fn new(way: Way, queue: usize) -> Peer {
+        Peer { way, outbox: Outbox::new(queue), room: None }
     }
 
     /// Sends or queues; `room` is called when a full line has room again.
+    #[inline]
     pub fn send(&mut self, message: &Outgoing<'_>, room: &'static Handlers) -> Result<(), Refused> {
-        if self.gone {
-            return Err(Refused::Gone);
+        let result = match &mut self.way {
+            Way::Ring(writer) => return self.outbox.send(message, Some(writer)),
+            Way::Line(fd) => self.outbox.send(message, Some(&mut Socket(fd.as_fd()))),
+            Way::Unknown => self.outbox.send(message, None::<&mut Writer>),
+            Way::Gone => Err(Refused::Gone),
+        };
+        if result == Err(Refused::Gone) {
+            self.way = Way::Gone;
         }
-        let mut wire = self.send.as_ref().map(|fd| Socket(fd.as_fd()));
-        let result = self.outbox.send(message, wire.as_mut());
-        self.gone |= result == Err(Refused::Gone);
         self.watch(room);
         result
     }
 
     /// Writes what waits; how many messages were lost because nobody can read them any more.
     pub fn flush(&mut self, room: &'static Handlers) -> usize {
-        let Some(fd) = &self.send else { return 0 };
-        let (put, lost) = self.outbox.flush(&mut Socket(fd.as_fd()));
-        self.gone |= put == Put::Gone;
+        let (put, lost) = match &mut self.way {
+            Way::Ring(writer) => self.outbox.flush(writer),
+            Way::Line(fd) => self.outbox.flush(&mut Socket(fd.as_fd())),
+            Way::Unknown | Way::Gone => return 0,
+        };
+        if put == Put::Gone {
+            self.way = Way::Gone;
+        }
         self.watch(room);
         lost
     }
 
     /// Learns the way to the receiver, and sends what has waited for it.
     pub fn learn(&mut self, send: OwnedFd, room: &'static Handlers) -> usize {
-        if self.send.is_none() {
-            self.send = Some(send);
+        if let Way::Unknown = self.way {
+            self.way = Way::Line(send);
         }
         self.flush(room)
     }
 
-    /// Tells the receiver where this worker's own line begins. False where that could not be sent
-    /// now.
-    pub fn hello(&self, header: &Header, own: BorrowedFd<'_>) -> bool {
-        let Some(fd) = &self.send else { return false };
-        socket::send(fd.as_fd(), [&header.encode(), &[], &[]], Some(own)).is_ok()
+    /// Tells the receiver where this worker's own line begins, unless its line is full: then it
+    /// is told with the next one's.
+    pub fn hello(&self, header: &Header, own: BorrowedFd<'_>) {
+        if let Way::Line(fd) = &self.way {
+            let _ = socket::send(fd.as_fd(), [&header.encode(), &[], &[]], Some(own));
+        }
     }
 
     /// How many messages wait.
+    #[inline]
     pub fn waiting(&self) -> usize {
         self.outbox.len()
     }
@@ -73,12 +95,15 @@ impl Peer {
     }
 
     /// A watch costs a wake-up for each record that the receiver takes, so it stands only while
-    /// something waits. Without a free connection the next send or housekeeping tries again.
+    /// something waits. Without a free connection the next send or flush tries again.
     fn watch(&mut self, room: &'static Handlers) {
-        if self.outbox.is_empty() {
-            self.room = None;
-        } else if let (None, Some(fd)) = (&self.room, &self.send) {
-            self.room = Watch::new(socket::raw(fd), Direction::Write, room);
+        match &self.way {
+            Way::Line(fd) if !self.outbox.is_empty() => {
+                if self.room.is_none() {
+                    self.room = Watch::new(fd.as_raw_fd(), Direction::Write, room);
+                }
+            }
+            _ => self.room = None,
         }
     }
 }
@@ -87,6 +112,10 @@ impl Peer {
 struct Socket<'fd>(BorrowedFd<'fd>);
 
 impl Wire for Socket<'_> {
+    fn piece(&self) -> usize {
+        PIECE
+    }
+
     fn put(&mut self, header: &[u8; HEADER], name: &[u8], piece: &[u8]) -> Put {
         loop {
             return match socket::send(self.0, [header, name, piece], None) {

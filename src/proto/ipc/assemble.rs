@@ -12,6 +12,10 @@ const PARTIALS_MAX: usize = super::WORKERS_MAX;
 /// A message as its receiver sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Message<'a> {
+    /// A message, a call, or an answer to one.
+    pub kind: Kind,
+    /// The number of the call, for all but messages.
+    pub call: u32,
     /// The process that sent it.
     pub sender: Pid,
     /// The sender's seat.
@@ -35,7 +39,7 @@ pub enum Assembled<'a> {
     Stranger,
     /// Not a record, or a piece that continues nothing.
     Broken(FrameError),
-    /// A piece of a message whose start was lost with its sender.
+    /// The end of a message whose start is lost.
     Orphan,
     /// Longer than the bound.
     TooLong,
@@ -81,7 +85,7 @@ impl Assembler {
         }
         if offset == 0 && last {
             self.partials.remove(&header.sender);
-            let message = Message { sender: header.sender, seat: header.seat, name, data: piece };
+            let message = message(&header, name, piece);
             return Assembled::Whole(message);
         }
         if offset == 0 {
@@ -93,10 +97,11 @@ impl Assembler {
             self.partials.insert(header.sender, Partial { name: name.to_vec(), data, total });
             return Assembled::More;
         }
-        let Some(partial) = self.partials.get_mut(&header.sender) else { return Assembled::Orphan };
+        let orphan = if last { Assembled::Orphan } else { Assembled::More };
+        let Some(partial) = self.partials.get_mut(&header.sender) else { return orphan };
         if partial.total != total || partial.data.len() != offset {
             self.partials.remove(&header.sender);
-            return Assembled::Orphan;
+            return orphan;
         }
         partial.data.extend_from_slice(piece);
         if !last {
@@ -104,7 +109,7 @@ impl Assembler {
         }
         self.whole = self.partials.remove(&header.sender).unwrap_or_default();
         let Partial { name, data, .. } = &self.whole;
-        Assembled::Whole(Message { sender: header.sender, seat: header.seat, name, data })
+        Assembled::Whole(message(&header, name, data))
     }
 
     /// Frees the last long message once its receiver has taken it.
@@ -112,12 +117,16 @@ impl Assembler {
         self.whole = Partial::default();
     }
 
-    /// Forgets the pieces of senders that `alive` denies; answers how many messages that were.
-    pub fn retain(&mut self, alive: impl Fn(Pid) -> bool) -> usize {
-        let before = self.partials.len();
+    /// Forgets the pieces of senders that `alive` denies. What they had not sent is counted where
+    /// they held it.
+    pub fn retain(&mut self, alive: impl Fn(Pid) -> bool) {
         self.partials.retain(|sender, _| alive(*sender));
-        before - self.partials.len()
     }
+}
+
+fn message<'a>(header: &Header, name: &'a [u8], data: &'a [u8]) -> Message<'a> {
+    let Header { kind, call, sender, seat, .. } = *header;
+    Message { kind, call, sender, seat, name, data }
 }
 
 #[cfg(test)]
@@ -136,6 +145,7 @@ mod tests {
             name: name.len() as u8,
             total,
             offset,
+            call: 0,
         };
         [&header.encode()[..], name, data].concat()
     }
@@ -170,7 +180,7 @@ mod tests {
             assembler.accept(&record(1, Addressee::Seat, b"ab", 0, 4), Pid(9)),
             Assembled::More
         );
-        assert_eq!(assembler.retain(|_| false), 1);
+        assembler.retain(|_| false);
         assert_eq!(
             assembler.accept(&record(1, Addressee::Seat, b"cd", 2, 4), Pid(9)),
             Assembled::Orphan

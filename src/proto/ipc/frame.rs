@@ -7,23 +7,30 @@ use super::{Addressee, Generation, NAME_MAX, Pid, Seat, WORKERS_MAX, WorkerId};
 /// Bytes of a header.
 pub const HEADER: usize = 32;
 
-/// Most data bytes in one record. Larger ones would not pass a socket buffer of the default size
-/// several at a time; smaller ones cost more system calls.
+/// Most data bytes in one record on a socket. Larger ones would not pass a buffer of the default
+/// size several at a time; smaller ones cost more system calls.
 pub const PIECE: usize = 32 * 1024;
 
-/// Longest record.
+/// Longest record on a socket.
 pub const RECORD: usize = HEADER + NAME_MAX + PIECE;
 
-const MAGIC: u16 = 0x6363;
+const MAGIC: u32 = 0x6363;
 
-/// What a record is for.
+/// What a record is for; the numbers are those on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Kind {
     /// A message, or a piece of one.
-    Message,
+    Message = 1,
     /// The sender introduces itself to a worker of another generation; the send end of its own
     /// line comes along as a descriptor.
     Hello,
+    /// A message whose sender waits for a reply of the same call number.
+    Call,
+    /// What the handler of a call returned.
+    Reply,
+    /// Why a call has no reply, in words.
+    Failure,
 }
 
 /// A record's header.
@@ -43,6 +50,8 @@ pub struct Header {
     pub total: u32,
     /// Where in the data this record's piece starts.
     pub offset: u32,
+    /// The sender's number for a call, which its reply repeats; 0 otherwise.
+    pub call: u32,
 }
 
 /// Why bytes are not a record.
@@ -61,75 +70,74 @@ pub enum FrameError {
 
 impl Header {
     /// The header's bytes.
+    #[inline]
     pub fn encode(&self) -> [u8; HEADER] {
-        let kind: u8 = match self.kind {
-            Kind::Message => 1,
-            Kind::Hello => 2,
-        };
         let process = match self.addressee {
             Addressee::Process(pid) => pid.0,
             Addressee::Seat => 0,
         };
-        let mut bytes = [0; HEADER];
-        let fields: [&[u8]; 9] = [
-            &MAGIC.to_ne_bytes(),
-            &[kind, self.name],
-            &self.seat.worker.0.to_ne_bytes(),
-            &[0; 2],
-            &self.sender.0.to_ne_bytes(),
-            &self.seat.generation.0.to_ne_bytes(),
-            &process.to_ne_bytes(),
-            &self.total.to_ne_bytes(),
-            &self.offset.to_ne_bytes(),
+        let words = [
+            MAGIC << 16 | (self.kind as u32) << 8 | u32::from(self.name),
+            u32::from(self.seat.worker.0),
+            self.sender.0,
+            self.seat.generation.0,
+            process,
+            self.total,
+            self.offset,
+            self.call,
         ];
-        for (slot, byte) in bytes.iter_mut().zip(fields.iter().copied().flatten()) {
-            *slot = *byte;
+        let mut bytes = [0; HEADER];
+        for (to, word) in bytes.chunks_exact_mut(4).zip(words) {
+            to.copy_from_slice(&word.to_ne_bytes());
         }
         bytes
     }
 
     /// Splits a record into header, name and piece.
+    #[inline]
     pub fn decode(record: &[u8]) -> Result<(Header, &[u8], &[u8]), FrameError> {
         let (head, body) = record.split_first_chunk::<HEADER>().ok_or(FrameError::Short)?;
-        let half = |at: usize| u16::from_ne_bytes(array(head, at));
-        let word = |at: usize| u32::from_ne_bytes(array(head, at));
-        let kind = match head[2] {
+        let mut words = [0; HEADER / 4];
+        for (word, bytes) in words.iter_mut().zip(head.chunks_exact(4)) {
+            *word = bytes.try_into().map_or(0, u32::from_ne_bytes);
+        }
+        let [first, worker, sender, generation, process, total, offset, call] = words;
+        let kind = match first >> 8 & 0xff {
             1 => Kind::Message,
             2 => Kind::Hello,
+            3 => Kind::Call,
+            4 => Kind::Reply,
+            5 => Kind::Failure,
             _ => return Err(FrameError::Header),
         };
-        let (name, worker) = (head[3], half(4));
-        if half(0) != MAGIC || usize::from(name) > NAME_MAX || usize::from(worker) >= WORKERS_MAX {
+        let name = first as u8;
+        let worker = u16::try_from(worker).ok().filter(|id| usize::from(*id) < WORKERS_MAX);
+        if first >> 16 != MAGIC || usize::from(name) > NAME_MAX {
             return Err(FrameError::Header);
         }
         let header = Header {
             kind,
-            sender: Pid(word(8)),
-            seat: Seat { generation: Generation(word(12)), worker: WorkerId(worker) },
-            addressee: match word(16) {
+            sender: Pid(sender),
+            seat: Seat {
+                generation: Generation(generation),
+                worker: WorkerId(worker.ok_or(FrameError::Header)?),
+            },
+            addressee: match process {
                 0 => Addressee::Seat,
                 pid => Addressee::Process(Pid(pid)),
             },
             name,
-            total: word(20),
-            offset: word(24),
+            total,
+            offset,
+            call,
         };
         let (name, piece) = body.split_at_checked(usize::from(name)).ok_or(FrameError::Short)?;
-        let end = (header.offset as usize).checked_add(piece.len());
-        if end.is_none_or(|end| end > header.total as usize) {
+        let end = (offset as usize).checked_add(piece.len());
+        if end.is_none_or(|end| end > total as usize) {
             return Err(FrameError::Range);
         }
         Ok((header, name, piece))
     }
-}
-
-/// `N` bytes of a header from `at`; offsets are constants inside it.
-fn array<const N: usize>(head: &[u8; HEADER], at: usize) -> [u8; N] {
-    let mut bytes = [0; N];
-    for (to, from) in bytes.iter_mut().zip(head.iter().skip(at)) {
-        *to = *from;
-    }
-    bytes
 }
 
 #[cfg(test)]
@@ -150,6 +158,7 @@ mod tests {
                 name,
                 total: 0,
                 offset: 0,
+                call: 0,
             })
     }
 
@@ -178,6 +187,7 @@ mod tests {
             name: 0,
             total: 3,
             offset: u32::MAX,
+            call: 0,
         };
         let record = [&header.encode()[..], b"abc"].concat();
         assert_eq!(Header::decode(&record), Err(FrameError::Range));

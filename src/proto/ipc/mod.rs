@@ -5,6 +5,7 @@
 pub mod assemble;
 pub mod frame;
 pub mod outbox;
+pub mod spin;
 
 use std::fmt;
 
@@ -69,6 +70,10 @@ impl Addressee {
 /// A message as its sender hands it over.
 #[derive(Clone, Copy, Debug)]
 pub struct Outgoing<'a> {
+    /// A message, a call, or an answer to one.
+    pub kind: frame::Kind,
+    /// The number of the call, for all but messages.
+    pub call: u32,
     /// The sending worker.
     pub sender: Pid,
     /// The sending worker's seat.

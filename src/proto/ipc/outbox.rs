@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-use super::frame::{HEADER, Header, Kind, PIECE};
+use super::frame::{HEADER, Header};
 use super::{NAME_MAX, Outgoing};
 
 /// Bookkeeping that a held message costs beside its bytes; part of what is counted against the
@@ -24,6 +24,9 @@ pub enum Put {
 
 /// One direction of a transport, towards one receiver.
 pub trait Wire {
+    /// Most data bytes that it takes in one record.
+    fn piece(&self) -> usize;
+
     /// Takes one record, whole or not at all, without waiting.
     fn put(&mut self, header: &[u8; HEADER], name: &[u8], piece: &[u8]) -> Put;
 }
@@ -92,13 +95,14 @@ impl Outbox {
     ) -> Result<(), Refused> {
         let name = u8::try_from(message.name.len()).ok().filter(|n| usize::from(*n) <= NAME_MAX);
         let header = Header {
-            kind: Kind::Message,
+            kind: message.kind,
             sender: message.sender,
             seat: message.seat,
             addressee: message.addressee,
             name: name.ok_or(Refused::Name)?,
             total: u32::try_from(message.data.len()).map_err(|_| Refused::TooLong)?,
             offset: 0,
+            call: message.call,
         };
         match wire.filter(|_| self.held.is_empty()) {
             None => self.hold(header, message.name, message.data),
@@ -177,7 +181,7 @@ fn write(
 ) -> (Put, usize) {
     loop {
         let rest = data.get(sent..).unwrap_or_default();
-        let piece = rest.get(..PIECE).unwrap_or(rest);
+        let piece = rest.get(..wire.piece()).unwrap_or(rest);
         let (name, length) = if sent == 0 { (name, header.name) } else { (&[][..], 0) };
         let header = Header { offset: header.offset + sent as u32, name: length, ..*header };
         match wire.put(&header.encode(), name, piece) {
@@ -193,6 +197,7 @@ fn write(
 #[cfg(test)]
 mod tests {
     use super::super::assemble::{Assembled, Assembler};
+    use super::super::frame::{Kind, PIECE};
     use super::super::{Addressee, Generation, Pid, Seat, WorkerId};
     use super::*;
     use proptest::prelude::*;
@@ -201,6 +206,10 @@ mod tests {
     struct Room(usize, Vec<Vec<u8>>);
 
     impl Wire for Room {
+        fn piece(&self) -> usize {
+            PIECE
+        }
+
         fn put(&mut self, header: &[u8; HEADER], name: &[u8], piece: &[u8]) -> Put {
             if self.0 == 0 {
                 return Put::Blocked;
@@ -213,6 +222,8 @@ mod tests {
 
     fn message<'a>(name: &'a [u8], data: &'a [u8]) -> Outgoing<'a> {
         Outgoing {
+            kind: Kind::Message,
+            call: 0,
             sender: Pid(7),
             seat: Seat { generation: Generation(1), worker: WorkerId(0) },
             addressee: Addressee::Seat,

@@ -1,0 +1,166 @@
+//! How this worker receives: when its coroutine is woken, what it is handed, when it sleeps.
+
+use std::os::fd::AsFd;
+
+use super::alive;
+use super::mailbox::{Next, Taken};
+use super::rings::Bells;
+use super::worker::Worker;
+use crate::ngx::lua::Semaphore;
+use crate::ngx::{cycle, event, socket};
+use crate::shm::slots::{Counter, State};
+
+/// Between looks for elders that have died, while there are any, in ms.
+const HOUSEKEEPING: usize = 5000;
+/// How many looks a spinning worker takes before it lets the event loop look at everything else.
+const LOOKS: usize = 32;
+
+impl Worker {
+    /// The next message for this worker. None: wait for the semaphore, which is posted when there
+    /// is more, also when there is more now but the turn's budget is used up.
+    #[inline]
+    pub fn take(&mut self) -> Option<Taken> {
+        loop {
+            match self.mailbox.take() {
+                Next::Mail(taken) => {
+                    self.count(Counter::Received, 1);
+                    if taken.note {
+                        self.hold(self.held - 1);
+                    }
+                    return Some(taken);
+                }
+                Next::Hello(seat, send) => self.greet(seat, send),
+                Next::Dropped(counter) => self.count(counter, 1),
+                Next::Later => {
+                    if let Some(events) = &mut self.events {
+                        events.turn.next_turn();
+                    }
+                    break;
+                }
+                Next::Empty if self.rest() => break,
+                Next::Empty => {}
+            }
+        }
+        self.waiting = true;
+        None
+    }
+
+    /// There is nothing to do: looks on for a while, or sleeps until a bell rings. False: something
+    /// has come in between.
+    fn rest(&mut self) -> bool {
+        let Some(bells) = &self.bells else { return true };
+        let crowded = || bells.busy() > cycle::cores();
+        match &mut self.events {
+            Some(events) if self.spin.look_again(cycle::nanoseconds(), crowded) => {
+                events.turn.next_turn();
+                true
+            }
+            _ => bells.sleep(),
+        }
+    }
+
+    /// Lets `receiver` be woken for mail. False: another one is already.
+    pub fn attach(&mut self, receiver: Semaphore) -> bool {
+        if self.receiver.is_some() {
+            return false;
+        }
+        self.receiver = Some(receiver);
+        self.waiting = false;
+        self.stay_awake();
+        true
+    }
+
+    /// The receiver is no more.
+    pub fn detach(&mut self, receiver: Semaphore) {
+        if self.receiver == Some(receiver) {
+            self.receiver = None;
+            self.waiting = false;
+        }
+    }
+
+    /// Until the receiver finds nothing more nobody needs to ring.
+    fn stay_awake(&self) {
+        if let Some(bells) = &self.bells {
+            bells.awake();
+        }
+    }
+
+    fn wake(&mut self) {
+        self.mailbox.new_turn();
+        match &self.receiver {
+            Some(receiver) if self.waiting => {
+                receiver.post();
+                self.waiting = false;
+                self.stay_awake();
+            }
+            Some(_) => {}
+            None if self.grace => {}
+            None => {
+                while self.take().is_some() {
+                    self.count(Counter::Unhandled, 1);
+                }
+            }
+        }
+    }
+
+    /// A record, or a hello, has come by the line.
+    pub(super) fn on_line(&mut self) {
+        self.mailbox.line_is_ready();
+        self.wake();
+    }
+
+    /// A sender has rung.
+    pub(super) fn on_bell(&mut self) {
+        if let Some(bell) =
+            self.bells.as_ref().and_then(Bells::own).filter(|_| event::reports_level())
+        {
+            socket::silence(bell.as_fd());
+        }
+        self.work();
+    }
+
+    /// This turn of the event loop is ours: mail that was left over, a spin, a note to oneself.
+    pub(super) fn on_turn(&mut self) {
+        if self.me.state == State::Starting {
+            self.say(State::Live);
+        }
+        if self.spin.spinning() {
+            let something = |worker: &Worker| {
+                worker.mailbox.notes().0 > 0 || worker.bells.as_ref().is_some_and(|b| b.any())
+            };
+            for _ in 0..LOOKS {
+                if something(self) {
+                    self.spin.found();
+                    return self.work();
+                }
+                std::hint::spin_loop();
+            }
+            if self.rest() {
+                return;
+            }
+        }
+        self.work();
+    }
+
+    fn work(&mut self) {
+        if self.bells.as_ref().is_some_and(|bells| bells.has_room()) {
+            self.flush();
+        }
+        self.wake();
+    }
+
+    /// Forgets what belongs to the dead.
+    pub(super) fn on_housekeeping(&mut self) {
+        self.grace = false;
+        self.wake();
+        let (own, table) = (self.me.seat.generation, self.table);
+        let living: Vec<_> =
+            table.workers().filter(|w| alive(w.pid)).map(|worker| worker.seat).collect();
+        self.others.retain(|seat, _| seat.generation > own || living.contains(seat));
+        self.mailbox.forget(alive);
+        let again = self.others.keys().any(|seat| seat.generation < own);
+        if let Some(events) = self.events.as_mut().filter(|_| again) {
+            events.housekeeping.after(HOUSEKEEPING, false);
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! How this worker sends: who an address means, which way leads there, what is told to whom when
+//! the way is full.
+
+use std::collections::hash_map::Entry::{Occupied, Vacant};
+
+use super::alive;
+use super::peer::{Peer, Way};
+use super::worker::{ROOM, Worker};
+use crate::proto::ipc::frame::Kind;
+use crate::proto::ipc::outbox::Refused;
+use crate::proto::ipc::{Addressee, Generation, NAME_MAX, Outgoing, Pid, Seat, WorkerId};
+use crate::shm::slots::{Counter, State};
+
+/// What is sent.
+#[derive(Clone, Copy)]
+pub struct Letter<'a> {
+    /// A message, a call, or an answer to one.
+    pub kind: Kind,
+    /// The call's number; 0 for a message.
+    pub call: u32,
+    /// Its name.
+    pub name: &'a [u8],
+    /// Its data.
+    pub data: &'a [u8],
+}
+
+/// Who gets a broadcast.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// The sender's generation.
+    Own,
+    /// And every newer one.
+    Newer,
+}
+
+/// Why a message was not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unsent {
+    /// No worker has that process id or worker id.
+    Nobody,
+    /// As the outbox says.
+    Refused(Refused),
+}
+
+impl Worker {
+    /// Sends to the process `pid`.
+    pub fn send_process(&mut self, pid: Pid, letter: Letter<'_>) -> Result<(), Unsent> {
+        let seat = if pid == self.me.pid {
+            self.me.seat
+        } else {
+            let entry = self.table.find(pid);
+            entry.filter(|w| w.state != State::Retiring && alive(pid)).ok_or(Unsent::Nobody)?.seat
+        };
+        self.send_seat(seat, Addressee::Process(pid), letter)
+    }
+
+    /// Sends to whoever is worker `id` of this generation.
+    pub fn send_worker(&mut self, id: WorkerId, letter: Letter<'_>) -> Result<(), Unsent> {
+        if usize::from(id.0) >= self.peers.len() {
+            return Err(Unsent::Nobody);
+        }
+        let seat = Seat { generation: self.me.seat.generation, worker: id };
+        self.send_seat(seat, Addressee::Seat, letter)
+    }
+
+    /// Sends to every worker, this one included; answers those it could not be sent to.
+    pub fn broadcast(&mut self, reach: Reach, letter: Letter<'_>) -> Vec<(Seat, Unsent)> {
+        let own = self.me.seat.generation;
+        let mut unsent = Vec::new();
+        for seat in seats(own, self.peers.len()) {
+            let result = self.send_seat(seat, Addressee::Seat, letter);
+            unsent.extend(result.err().map(|why| (seat, why)));
+        }
+        let (current, workers) = self.table.current();
+        if reach == Reach::Newer && current > own {
+            let between = |s: &&Seat| s.generation > own && s.generation < current;
+            let between: Vec<Seat> = self.others.keys().filter(between).copied().collect();
+            for seat in between.into_iter().chain(seats(current, workers)) {
+                let result = self.send_seat(seat, Addressee::Seat, letter);
+                unsent.extend(result.err().map(|why| (seat, why)));
+            }
+        }
+        unsent
+    }
+
+    #[inline]
+    fn send_seat(
+        &mut self,
+        seat: Seat,
+        addressee: Addressee,
+        letter: Letter<'_>,
+    ) -> Result<(), Unsent> {
+        let result = if letter.name.len() > NAME_MAX {
+            Err(Refused::Name)
+        } else if letter.data.len() > self.limits.message {
+            Err(Refused::TooLong)
+        } else if seat == self.me.seat {
+            self.note(letter)
+        } else {
+            let Letter { kind, call, name, data } = letter;
+            let (sender, seat_of_sender) = (self.me.pid, self.me.seat);
+            let message =
+                Outgoing { kind, call, sender, seat: seat_of_sender, addressee, name, data };
+            let peer = self.peer(seat).ok_or(Unsent::Nobody)?;
+            let before = peer.waiting();
+            let result = peer.send(&message, &ROOM);
+            let after = peer.waiting();
+            if after != before {
+                self.hold(self.held + after - before);
+            }
+            result
+        };
+        match result {
+            Ok(()) => self.count(Counter::Sent, 1),
+            Err(Refused::Full) => self.count(Counter::Full, 1),
+            Err(_) => {}
+        }
+        result.map_err(Unsent::Refused)
+    }
+
+    fn peer(&mut self, seat: Seat) -> Option<&mut Peer> {
+        let own = self.me.seat.generation;
+        if seat.generation == own {
+            return self.peers.get_mut(usize::from(seat.worker.0));
+        }
+        let queue = self.limits.queue;
+        match self.others.entry(seat) {
+            Occupied(peer) => Some(peer.into_mut()),
+            // a newer worker will say hello; an elder that we were not born with cannot be reached
+            Vacant(room) => {
+                (seat.generation > own).then(|| room.insert(Peer::new(Way::Unknown, queue)))
+            }
+        }
+    }
+
+    fn note(&mut self, letter: Letter<'_>) -> Result<(), Refused> {
+        self.mailbox.note(letter, self.limits.queue)?;
+        self.hold(self.held + 1);
+        match &mut self.events {
+            Some(events) if self.waiting || self.receiver.is_none() => events.turn.next_turn(),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// A worker of a newer generation has said where it can be reached.
+    pub(super) fn greet(&mut self, seat: Seat, send: std::os::fd::OwnedFd) {
+        let newer = seat.generation > self.me.seat.generation;
+        if let Some(peer) = self.peer(seat).filter(|_| newer) {
+            let lost = peer.learn(send, &ROOM);
+            self.count(Counter::Lost, lost);
+            self.recount();
+        }
+    }
+
+    /// Writes what waits for peers that have room again.
+    pub(super) fn flush(&mut self) {
+        let peers = self.peers.iter_mut().chain(self.others.values_mut());
+        let lost = peers.filter(|peer| peer.waiting() > 0).map(|peer| peer.flush(&ROOM)).sum();
+        self.count(Counter::Lost, lost);
+        self.recount();
+        if self.me.state == State::Retiring
+            && self.held == self.mailbox.notes().0
+            && let Some(events) = &mut self.events
+        {
+            events.linger.cancel();
+        }
+    }
+
+    /// Messages and bytes that wait for receivers to take them.
+    pub fn queued(&self) -> (usize, usize) {
+        self.all_peers().fold(self.mailbox.notes(), |(messages, bytes), peer| {
+            (messages + peer.waiting(), bytes + peer.bytes())
+        })
+    }
+
+    fn recount(&mut self) {
+        let held = self.queued().0;
+        self.hold(held);
+    }
+
+    /// Tells the table what would be lost with this process.
+    pub(super) fn hold(&mut self, held: usize) {
+        if held != self.held {
+            self.held = held;
+            self.table.hold(self.slot, held as u64);
+        }
+    }
+}
+
+fn seats(generation: Generation, workers: usize) -> impl Iterator<Item = Seat> {
+    (0..workers as u16).map(move |id| Seat { generation, worker: WorkerId(id) })
+}

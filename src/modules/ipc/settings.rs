@@ -1,0 +1,149 @@
+//! The directives of the bus: `cc_zone`, `cc_ipc_*`; their defaults and bounds.
+
+use crate::ngx::conf::{self, ConfError, ConfResult, shown};
+use crate::ngx::zone;
+use crate::shm::slots::Table;
+
+/// `cc_ipc_queue` where it is not set, bytes.
+const QUEUE: usize = 32 << 20;
+/// `cc_ipc_max_message` where it is not set, bytes.
+const MAX_MESSAGE: usize = 16 << 20;
+/// The largest that may be set: lengths on the wire are 32 bits wide.
+const MESSAGE_CEILING: usize = 1 << 30;
+/// `cc_ipc_spin` where it is not set, and the most that may be set, microseconds.
+const SPIN: usize = 20;
+const SPIN_CEILING: usize = 1000;
+/// `cc_zone` where it is not set, bytes. Does not depend on `worker_processes`, so that the zone
+/// survives a reload that changes them.
+const ZONE: usize = 1 << 20;
+
+/// How messages travel inside a generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// Through rings in shared memory.
+    Ring,
+    /// Through the workers' Unix sockets.
+    Socket,
+}
+
+/// What the configuration sets.
+#[derive(Default)]
+pub struct Settings {
+    zone: Option<usize>,
+    queue: Option<usize>,
+    max_message: Option<usize>,
+    spin: Option<usize>,
+    transport: Option<Transport>,
+}
+
+impl Settings {
+    /// `cc_zone`, bytes.
+    pub fn zone(&self) -> usize {
+        self.zone.unwrap_or(ZONE.max(zone::smallest(Table::SIZE)))
+    }
+
+    /// `cc_ipc_queue`, bytes.
+    pub fn queue(&self) -> usize {
+        self.queue.unwrap_or(QUEUE.max(2 * self.max_message()))
+    }
+
+    /// `cc_ipc_max_message`, bytes.
+    pub fn max_message(&self) -> usize {
+        self.max_message.unwrap_or(MAX_MESSAGE)
+    }
+
+    /// `cc_ipc_spin`, nanoseconds.
+    pub fn spin(&self) -> u64 {
+        self.spin.unwrap_or(SPIN) as u64 * 1000
+    }
+
+    /// `cc_ipc_transport`.
+    pub fn transport(&self) -> Transport {
+        self.transport.unwrap_or(Transport::Ring)
+    }
+
+    /// Whether the values fit together, once all are read.
+    pub fn check(&self) -> ConfResult {
+        let wrong = if self.max_message() > MESSAGE_CEILING {
+            format!("\"cc_ipc_max_message\" must not exceed {MESSAGE_CEILING} bytes")
+        } else if self.queue() < self.max_message() {
+            String::from("\"cc_ipc_queue\" must not be less than \"cc_ipc_max_message\"")
+        } else if self.zone() < zone::smallest(Table::SIZE) {
+            let least = zone::smallest(Table::SIZE) >> 10;
+            format!("\"cc_zone\" is too small: at least {least}k are needed")
+        } else {
+            return Ok(());
+        };
+        Err(wrong.into())
+    }
+}
+
+/// `cc_zone`.
+pub fn cc_zone(cf: &mut conf::Conf<'_>, settings: &mut Settings) -> ConfResult {
+    once(cf, &mut settings.zone, size)
+}
+
+/// `cc_ipc_queue`.
+pub fn cc_ipc_queue(cf: &mut conf::Conf<'_>, settings: &mut Settings) -> ConfResult {
+    once(cf, &mut settings.queue, size)
+}
+
+/// `cc_ipc_max_message`.
+pub fn cc_ipc_max_message(cf: &mut conf::Conf<'_>, settings: &mut Settings) -> ConfResult {
+    once(cf, &mut settings.max_message, size)
+}
+
+/// `cc_ipc_transport`.
+pub fn cc_ipc_transport(cf: &mut conf::Conf<'_>, settings: &mut Settings) -> ConfResult {
+    once(cf, &mut settings.transport, |word| match word {
+        b"ring" => Some(Transport::Ring),
+        b"socket" => Some(Transport::Socket),
+        _ => None,
+    })
+}
+
+/// `cc_ipc_spin`.
+pub fn cc_ipc_spin(cf: &mut conf::Conf<'_>, settings: &mut Settings) -> ConfResult {
+    once(cf, &mut settings.spin, |word| spin(&shown(word)).filter(|micros| *micros <= SPIN_CEILING))
+}
+
+fn once<T>(
+    cf: &conf::Conf<'_>,
+    value: &mut Option<T>,
+    parse: impl FnOnce(&[u8]) -> Option<T>,
+) -> ConfResult {
+    if value.is_some() {
+        return Err(ConfError::Directive(c"is duplicate"));
+    }
+    let word = cf.arg(1).unwrap_or_default();
+    *value = Some(parse(word).ok_or_else(|| format!("invalid value \"{}\"", shown(word)))?);
+    Ok(())
+}
+
+fn size(word: &[u8]) -> Option<usize> {
+    conf::Conf::size(word).filter(|size| *size > 0)
+}
+
+/// Microseconds: `off`, `20us`, `1ms`, or `0`.
+fn spin(word: &str) -> Option<usize> {
+    match word {
+        "off" | "0" => Some(0),
+        _ => match (word.strip_suffix("us"), word.strip_suffix("ms")) {
+            (Some(micros), _) => micros.parse().ok(),
+            (None, Some(millis)) => millis.parse::<usize>().ok()?.checked_mul(1000),
+            (None, None) => None,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spin_is_a_short_time() {
+        let words = ["off", "0", "20us", "1ms", "20", "us", "-1us", "x"];
+        let parsed = words.map(spin);
+        assert_eq!(parsed, [Some(0), Some(0), Some(20), Some(1000), None, None, None, None]);
+    }
+}

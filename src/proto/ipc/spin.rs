@@ -1,0 +1,100 @@
+//! Whether a worker that has run out of messages looks on for a while before it sleeps. Waking a
+//! sleeper costs several microseconds across cores, so between two workers that talk to and fro a
+//! short look pays; anywhere else it burns a core that somebody needs. So it lasts as long as it
+//! has paid lately, and ends at once when more workers are awake than there are cores.
+
+/// Idle spells between two tries of a spin that had stopped paying.
+const RETRY: u32 = 64;
+
+/// What one worker has learned. Times in nanoseconds.
+#[derive(Debug)]
+pub struct Spin {
+    limit: u64,
+    /// How long the next spell may last.
+    budget: u64,
+    until: Option<u64>,
+    skipped: u32,
+}
+
+impl Spin {
+    /// Of at most `limit` a spell; 0 is never.
+    pub fn new(limit: u64) -> Spin {
+        Spin { limit, budget: limit, until: None, skipped: 0 }
+    }
+
+    /// There is nothing to do at `now`: look again (true), or sleep. `crowded`: more workers are
+    /// awake than cores can run.
+    pub fn look_again(&mut self, now: u64, crowded: impl FnOnce() -> bool) -> bool {
+        match self.until {
+            Some(until) if now < until => true,
+            Some(_) => {
+                self.budget /= 2;
+                if self.budget < self.limit / 8 {
+                    self.budget = 0;
+                }
+                self.until = None;
+                false
+            }
+            None if self.limit == 0 || crowded() => false,
+            None if self.budget > 0 => {
+                self.until = Some(now + self.budget);
+                true
+            }
+            None => {
+                self.skipped += 1;
+                if self.skipped >= RETRY {
+                    self.skipped = 0;
+                    self.until = Some(now + self.limit / 4);
+                }
+                self.until.is_some()
+            }
+        }
+    }
+
+    /// Whether a spell is under way.
+    pub fn spinning(&self) -> bool {
+        self.until.is_some()
+    }
+
+    /// Something has come.
+    pub fn found(&mut self) {
+        if self.until.take().is_some() {
+            self.budget = (self.budget * 2).max(self.limit / 4).min(self.limit);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spin_that_pays_goes_on_and_one_that_does_not_ends() {
+        let mut spin = Spin::new(800);
+        assert!(spin.look_again(0, || false) && spin.look_again(799, || false));
+        spin.found();
+        assert!(spin.look_again(1000, || false) && spin.look_again(1799, || false));
+        let mut now = 10_000;
+        let mut spells = 0;
+        while spin.look_again(now, || false) || spells < 5 {
+            now += 10;
+            spells += u32::from(spin.until.is_none());
+        }
+        assert_eq!(spin.budget, 0);
+    }
+
+    #[test]
+    fn it_tries_again_now_and_then() {
+        let mut spin = Spin { budget: 0, ..Spin::new(800) };
+        let tries = (0..RETRY).filter(|_| spin.look_again(0, || false)).count();
+        assert_eq!(tries, 1);
+        spin.found();
+        assert_eq!(spin.budget, 200);
+    }
+
+    #[test]
+    fn never_in_a_crowd_nor_without_a_limit() {
+        assert!(!Spin::new(800).look_again(0, || true));
+        assert!((0..1000).all(|now| !Spin::new(0).look_again(now, || false)));
+    }
+}
