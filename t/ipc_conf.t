@@ -1,0 +1,38 @@
+# nginx-conf/ipc.conf does what its comments say.
+use v5.36;
+use Test::More;
+use FindBin;
+use CC::Proc;
+use CC::Server;
+
+my $s = CC::Server->new(log_level => 'notice');
+my $conf = CC::Proc::slurp("$FindBin::Bin/../nginx-conf/ipc.conf");
+
+# the harness brings modules, files and ports of its own
+$conf =~ s/^include .*modules\.conf;.*$//m or fail 'no include of the modules';
+$conf =~ s/^(?:pid|error_log)\s[^;]*;//mg;
+$conf =~ s/^\s*(?:access_log|default_type|\w+_temp_path)\s[^;]*;//mg;
+$conf =~ s{(?<=listen 127\.0\.0\.1:)8000}{%PORT%} or fail 'no port';
+$s->start($conf);
+
+sub body ($uri) { $s->get($s->port, $uri)->body }
+
+is body('/set?colour=blue'), "ok\n", 'a change';
+my %seen;
+ok $s->wait_for(sub {
+    my ($value, $worker) = body('/get?colour') =~ /^(\w+) in worker (\d)$/ or return;
+    $seen{$worker} = $value if $value eq 'blue';
+    return %seen;
+}, 'a worker to know it'), 'a worker knows it';
+unlike body('/get?shape'), qr/blue/, 'another key has nothing';
+is $s->get($s->port, '/set?colour=red')->status, 200, 'a second change';
+for my $worker (0 .. 3) {
+    is body("/ask?$worker"), "asked, the answer is in the error log\n", "worker $worker is asked";
+    ok $s->wait_log(qr/worker $worker has 1\b/), "worker $worker has the entry";
+}
+is body('/ask?4'), "No worker with id 4\n", 'a worker that does not exist';
+like body('/ask'), qr/^No worker with id -1$/, 'and no worker at all';
+ok $s->quit, 'quit';
+$s->log_is_clean;
+
+done_testing;
