@@ -48,7 +48,7 @@ for my $mutex (qw(off on)) {
         [ '[::]:%PORT+32%',  '[::1]', '::1', 32 ],
         if $ipv6;
     my $http = join "\n", map { "server { listen $_->[0] per_worker; $answer }" } @servers;
-    my $s = CC::Server->new(workers => 4, ports => 48,
+    my $s = CC::Server->new(module => 1, workers => 4, ports => 48,
         events => "accept_mutex $mutex;", http => $http)->start;
     each_on_its_own($s, $_->[1], $_->[2], $s->port($_->[3]), "accept_mutex $mutex, $_->[0]")
         for @servers;
@@ -58,7 +58,7 @@ for my $mutex (qw(off on)) {
 
 # -- several in one server, and a shared one beside them
 {
-    my $s = CC::Server->new(workers => 3, http => "server {
+    my $s = CC::Server->new(module => 1, workers => 3, http => "server {
         listen 127.0.0.1:%PORT%;
         listen 127.0.0.1:%PORT+11% per_worker;
         listen 127.0.0.1:%PORT+4% per_worker;
@@ -84,7 +84,7 @@ for my $mutex (qw(off on)) {
 
 # -- without the word nothing changes
 {
-    my $s = CC::Server->new(workers => 2, http =>
+    my $s = CC::Server->new(module => 1, workers => 2, http =>
         'server { listen 127.0.0.1:%PORT%;
             location / { return 200 "[$cc_worker_port]$cc_worker_id"; } }')->start;
     like $s->get($s->port)->body, qr/^\[\][01]$/, 'no $cc_worker_port then, a $cc_worker_id always';
@@ -93,7 +93,7 @@ for my $mutex (qw(off on)) {
 
 # -- a name with all its addresses
 {
-    my $s = CC::Server->new(workers => 2,
+    my $s = CC::Server->new(module => 1, workers => 2,
         http => "server { listen localhost:%PORT% per_worker; $answer }");
     my ($rc, $out) = $s->try_start;
     SKIP: {
@@ -108,7 +108,7 @@ for my $mutex (qw(off on)) {
 
 # -- a port range elsewhere, neighbours on all sides
 {
-    my $s = CC::Server->new(workers => 4, http => "
+    my $s = CC::Server->new(module => 1, workers => 4, http => "
         server { listen 127.0.0.1:%PORT%-%PORT+3%; $answer }
         server { listen 127.0.0.1:%PORT+4% per_worker; $answer }
         server { listen 127.0.0.1:%PORT+8%; $answer }")->start;

@@ -5,7 +5,7 @@ use FindBin;
 use CC::Proc;
 use CC::Server;
 
-my $s = CC::Server->new(ports => 32);
+my $s = CC::Server->new(module => 1, ports => 32);
 my $conf = CC::Proc::slurp("$FindBin::Bin/../nginx-conf/listen.conf");
 
 # the harness brings modules, files and ports of its own

@@ -4,7 +4,7 @@ use Test::More;
 use CC::Server;
 
 my $answer = 'location / { return 200 "$pid\n"; }';
-my $s = CC::Server->new(workers => 4, http => "
+my $s = CC::Server->new(module => 1, workers => 4, http => "
     server { listen 127.0.0.1:%PORT% per_worker; $answer }
     server { listen unix:%PREFIX%/s per_worker; $answer }
     server { listen 127.0.0.1:%PORT+8%; $answer }")->start;

@@ -4,7 +4,7 @@ use Test::More;
 use CC::Ports;
 use CC::Server;
 
-my $s = CC::Server->new(workers => 4);
+my $s = CC::Server->new(module => 1, workers => 4);
 my ($rc, $out);
 
 sub refused ($text, $name, %more) {

@@ -39,7 +39,7 @@ sub certificate ($s) {
 # -- what the sockets themselves tell
 SKIP: {
     skip 'no looking into the sockets of others here', 1 if !may_look();
-    my $s = CC::Server->new(workers => WORKERS, ports => 40, http => join "\n",
+    my $s = CC::Server->new(module => 1, workers => WORKERS, ports => 40, http => join "\n",
         server('127.0.0.1:%PORT% per_worker backlog=77'),
         server('127.0.0.1:%PORT+4% deferred per_worker'),
         server('127.0.0.1:%PORT+8% per_worker so_keepalive=30:4:7'),
@@ -82,7 +82,7 @@ SKIP: {
     use constant IPPROTO_MPTCP => 262;
     socket my $probe, AF_INET, SOCK_STREAM, IPPROTO_MPTCP or skip 'no MPTCP', 1;
     skip 'no looking into the sockets of others here', 1 if !may_look();
-    my $s = CC::Server->new(workers => WORKERS, http => server('127.0.0.1:%PORT% multipath per_worker'))->start;
+    my $s = CC::Server->new(module => 1, workers => WORKERS, http => server('127.0.0.1:%PORT% multipath per_worker'))->start;
     my $protocols = sub {
         my $at = listeners($s, qr/^(?:tcp|\?)/);
         return [ map { sockopt(@{ $at->{ $s->port($_) } // [ $s->master_pid, -1 ] }, SOL_SOCKET, 38) } 0 .. WORKERS - 1 ];
@@ -98,7 +98,7 @@ SKIP: {
 # -- IPv4 through an IPv6 socket
 SKIP: {
     skip 'no IPv6', 3 if !CC::Ports::has_ipv6();
-    my $s = CC::Server->new(workers => WORKERS, http => join "\n",
+    my $s = CC::Server->new(module => 1, workers => WORKERS, http => join "\n",
         server('[::]:%PORT% per_worker ipv6only=off'),
         server('[::]:%PORT+4% per_worker'), server('*:%PORT+4% per_worker'))->start;
     my @workers = $s->workers;
@@ -112,7 +112,7 @@ SKIP: {
 
 # -- proxy_protocol
 {
-    my $s = CC::Server->new(workers => WORKERS, http =>
+    my $s = CC::Server->new(module => 1, workers => WORKERS, http =>
         server('127.0.0.1:%PORT% proxy_protocol per_worker', 'set_real_ip_from 127.0.0.1; real_ip_header proxy_protocol;'))
         ->start;
     my $ask = sub ($port) {
@@ -129,7 +129,7 @@ SKIP: {
 # -- http2 without TLS: the server's first frame is SETTINGS
 SKIP: {
     skip 'no ngx_http_v2_module', 1 if CC::Modules::build_info() !~ /--with-http_v2_module/;
-    my $s = CC::Server->new(workers => WORKERS,
+    my $s = CC::Server->new(module => 1, workers => WORKERS,
         http => server('127.0.0.1:%PORT% http2 per_worker'))->start;
     my @types = map {
         my $c = $s->connect($s->port($_));
@@ -146,7 +146,7 @@ SKIP: {
 SKIP: {
     skip 'no openssl', 2 if system('openssl version > /dev/null 2>&1') != 0;
     skip 'no ngx_http_ssl_module', 2 if CC::Modules::build_info() !~ /--with-http_ssl_module/;
-    my $s = CC::Server->new(workers => WORKERS, http => server('127.0.0.1:%PORT% ssl per_worker',
+    my $s = CC::Server->new(module => 1, workers => WORKERS, http => server('127.0.0.1:%PORT% ssl per_worker',
         'ssl_certificate %PREFIX%/conf/crt; ssl_certificate_key %PREFIX%/conf/key;'));
     certificate($s) or skip 'no certificate', 2;
     $s->start;
@@ -181,7 +181,7 @@ SKIP: {
     skip 'no ngx_http_v3_module', 1 if CC::Modules::build_info() !~ /--with-http_v3_module/;
     skip 'no openssl', 1 if system('openssl version > /dev/null 2>&1') != 0;
     my $tls = 'ssl_certificate %PREFIX%/conf/crt; ssl_certificate_key %PREFIX%/conf/key;';
-    my $s = CC::Server->new(workers => WORKERS, http =>
+    my $s = CC::Server->new(module => 1, workers => WORKERS, http =>
         server('127.0.0.1:%PORT% quic per_worker', $tls) . server('127.0.0.1:%PORT% ssl per_worker', $tls));
     certificate($s) or skip 'no certificate', 1;
     my ($rc, $out) = $s->try_start;

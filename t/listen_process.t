@@ -18,7 +18,7 @@ sub expected ($s) {
 
 # -- without a master
 {
-    my $s = CC::Server->new(master_process => 'off', workers => 3, http => $http);
+    my $s = CC::Server->new(module => 1, master_process => 'off', workers => 3, http => $http);
     $s->start;
     my $pid = $s->master_pid;
     is ask($s, 0), "$pid 0 " . $s->port, 'master_process off: the base port';
@@ -32,7 +32,7 @@ sub expected ($s) {
 
 # -- one worker
 {
-    my $s = CC::Server->new(workers => 1, http => $http)->start;
+    my $s = CC::Server->new(module => 1, workers => 1, http => $http)->start;
     is_deeply [ ask($s, 0), ask($s, 1) ], [ expected($s)->[0], 'nobody' ], 'one worker: the base port';
     ok $s->reload, 'reload';
     is ask($s, 0), expected($s)->[0], 'the same';
@@ -45,7 +45,7 @@ sub expected ($s) {
 # -- auto
 {
     my $n = CC::Proc::cpu_count();
-    my $s = CC::Server->new(workers => 'auto', ports => $n + 1, http => $http)->start;
+    my $s = CC::Server->new(module => 1, workers => 'auto', ports => $n + 1, http => $http)->start;
     is_deeply [ map { ask($s, $_) } 0 .. $n - 1 ], expected($s), "worker_processes auto: $n";
     is ask($s, $n), 'nobody', 'and no more';
     ok $s->quit;
@@ -54,7 +54,7 @@ sub expected ($s) {
 
 # -- worker_processes behind http{}, and the modules in either order
 for my $order (qw(module-first module-last)) {
-    my $s = CC::Server->new(order => $order,
+    my $s = CC::Server->new(module => 1, order => $order,
         conf => "http {\n$http\n}\nworker_processes 3;\n")->start;
     is_deeply [ map { ask($s, $_) } 0 .. 2 ], expected($s), "worker_processes behind http, $order";
     is ask($s, 3), 'nobody', 'three ports';
@@ -64,7 +64,7 @@ for my $order (qw(module-first module-last)) {
 
 # -- more workers than one would think of
 {
-    my $s = CC::Server->new(workers => 24, ports => 32, http => $http)->start;
+    my $s = CC::Server->new(module => 1, workers => 24, ports => 32, http => $http)->start;
     is_deeply [ map { ask($s, $_) } 0 .. 23 ], expected($s), '24 workers';
     ok $s->quit;
     $s->log_is_clean;
@@ -73,7 +73,7 @@ for my $order (qw(module-first module-last)) {
 # -- cache manager and loader have worker number 0, too
 SKIP: {
     skip 'no proxy module', 1 if CC::Modules::build_info() =~ /--without-http_proxy_module/;
-    my $s = CC::Server->new(workers => 2,
+    my $s = CC::Server->new(module => 1, workers => 2,
         http => "proxy_cache_path %PREFIX%/cache keys_zone=z:1m loader_sleep=10ms;\n$http")->start;
     my $helper = $s->wait_for(sub {
         (grep { CC::Proc::title($_) =~ /cache manager/ } CC::Proc::children($s->master_pid))[0];
@@ -94,7 +94,7 @@ SKIP: {
     my $base = (grep { CC::Ports::reserve($_) && CC::Ports::reserve($_ + 1) } 910, 930, 950)[0]
         or skip 'no low ports', 1;
     my $group = getgrgid((getpwnam 'nobody')[3] // -1) // skip 'no user nobody', 1;
-    my $s = CC::Server->new(conf => "user nobody $group; worker_processes 2;
+    my $s = CC::Server->new(module => 1, conf => "user nobody $group; worker_processes 2;
         http { server { listen 127.0.0.1:$base per_worker; $answer } }")->start;
     my @workers = $s->workers;
     is_deeply [ map { $s->get($base + $_)->body } 0, 1 ],

@@ -32,7 +32,7 @@ sub settled ($s, $files) {
     return open_files($s);
 }
 
-my $s = CC::Server->new(workers => 4, http => http('per_worker'))->start;
+my $s = CC::Server->new(module => 1, workers => 4, http => http('per_worker'))->start;
 # what a generation keeps of the one before it is there from the first reload on
 $s->reload;
 my $files = open_files($s);

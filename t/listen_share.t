@@ -3,7 +3,7 @@ use v5.36;
 use Test::More;
 use CC::Server;
 
-my $s = CC::Server->new(workers => 3);
+my $s = CC::Server->new(module => 1, workers => 3);
 
 sub server ($name, $words) {
     return qq[\nserver { listen $words; server_name $name; location / { return 200 "\$pid $name\n"; } }];

@@ -42,7 +42,7 @@ sub expected ($s, $plus) {
 
 my $answer = 'return "$pid $server_addr $server_port\n";';
 for my $order ('module-first', 'module-last') {
-    my $s = CC::Server->new(workers => N, ports => 24, order => $order, stream => "
+    my $s = CC::Server->new(module => 1, workers => N, ports => 24, order => $order, stream => "
         server { listen 127.0.0.1:%PORT% per_worker; $answer }
         server { listen *:%PORT+4% per_worker; $answer }
         server { listen 127.0.0.1:%PORT% udp per_worker; $answer }
@@ -84,7 +84,7 @@ for my $order ('module-first', 'module-last') {
 }
 
 # -- clashes, across blocks too
-my $s = CC::Server->new(workers => N);
+my $s = CC::Server->new(module => 1, workers => N);
 for (
     [ 'within stream', '127.0.0.1:%PORT% per_worker', '127.0.0.1:%PORT+2%', undef, 1 ],
     [ 'udp and udp', '127.0.0.1:%PORT% udp per_worker', '*:%PORT+2% udp', undef, 1 ],
@@ -117,7 +117,7 @@ SKIP: {
     skip 'no virtual servers in stream{} before 1.25.5', 1 if $minor < 26;
     for (['%PORT% per_worker', '%PORT%'], ['%PORT%', '%PORT% per_worker'], ['%PORT% per_worker', '%PORT% per_worker default_server']) {
         my @words = @$_;
-        my $v = CC::Server->new(workers => N, stream => "server { listen 127.0.0.1:$words[0]; server_name a; $answer }
+        my $v = CC::Server->new(module => 1, workers => N, stream => "server { listen 127.0.0.1:$words[0]; server_name a; $answer }
             server { listen 127.0.0.1:$words[1]; server_name b; $answer }")->start;
         is_deeply own($v, 0), expected($v, 0), "two servers: @words";
         is tcp($v->port(N)), 'nobody', 'and no more sockets';
@@ -127,7 +127,7 @@ SKIP: {
 # -- mail{}: the same mechanism
 SKIP: {
     my $mail = 'mail { auth_http 127.0.0.1:1; server_name m; server { listen 127.0.0.1:%PORT% per_worker; protocol smtp; } }';
-    my $m = CC::Server->new(workers => N, conf => "worker_processes 3; $mail");
+    my $m = CC::Server->new(module => 1, workers => N, conf => "worker_processes 3; $mail");
     my ($rc, $out) = $m->try_conf;
     skip 'no mail module', 1 if $out =~ /unknown directive "mail"/;
     is $rc, 0, 'mail{}' or diag $out;

@@ -5,7 +5,7 @@ use IO::Socket::INET;
 use CC::Server;
 
 my $answer = 'location / { return 200 "$pid $server_addr [$cc_worker_port]\n"; }';
-my $s = CC::Server->new(workers => 3,
+my $s = CC::Server->new(module => 1, workers => 3,
     http => "server { listen unix:%PREFIX%/s.sock per_worker; $answer }")->start;
 
 sub answers ($n) {
@@ -68,7 +68,7 @@ is_deeply files(), [], 'no file is left';
 $s->log_is_clean(qr/exited on signal 9/, qr/bind\(\)/);
 
 # -- the suffix must fit into sun_path
-my $long = CC::Server->new(ports => 1);
+my $long = CC::Server->new(module => 1, ports => 1);
 my $room = 107 - length $long->path('') ;
 SKIP: {
     skip 'the prefix is too long', 4 if $room < 8;

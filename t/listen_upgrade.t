@@ -9,7 +9,7 @@ my $http = "
     server { listen 127.0.0.1:%PORT% per_worker; $answer }
     server { listen unix:%PREFIX%/s per_worker; $answer }
     server { listen 127.0.0.1:%PORT+8%; $answer }";
-my $s = CC::Server->new(workers => 3, http => $http)->start;
+my $s = CC::Server->new(module => 1, workers => 3, http => $http)->start;
 
 sub who ($peer) { $s->get($peer)->body =~ s/\n//r || 'nobody' }
 sub ports () { return [ map { who($s->port($_)) } 0 .. 2 ] }
