@@ -48,6 +48,7 @@ impl Worker {
     /// There is nothing to do: looks on for a while, or sleeps until a bell rings. False: something
     /// has come in between.
     fn rest(&mut self) -> bool {
+        self.use_room();
         let Some(bells) = &self.bells else { return true };
         let crowded = || bells.busy() > cycle::cores();
         match &mut self.events {
@@ -143,10 +144,15 @@ impl Worker {
     }
 
     fn work(&mut self) {
+        self.use_room();
+        self.wake();
+    }
+
+    /// Writes what is held back, if a receiver has told of room.
+    fn use_room(&mut self) {
         if self.bells.as_ref().is_some_and(|bells| bells.has_room()) {
             self.flush();
         }
-        self.wake();
     }
 
     /// Forgets what belongs to the dead.
