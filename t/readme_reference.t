@@ -1,0 +1,99 @@
+# The README describes what there is, all of it and nothing else: directives, variables, Lua
+# functions, packages, counters, commands. What there is, is asked of the source's own tables and of
+# a running nginx.
+use v5.36;
+use Test::More;
+use File::Find qw(find);
+use FindBin;
+use CC::Modules;
+use CC::Proc;
+use CC::Server;
+
+my $root = "$FindBin::Bin/..";
+my $readme = CC::Proc::slurp("$root/README.md");
+
+# { heading of the third level => its text }
+my %section = $readme =~ /^### (\S+)\n(.*?)(?=^##|\z)/msg;
+my $source = '';
+find(sub { $source .= CC::Proc::slurp($_) if /\.rs$/ }, "$root/src/modules");
+my $lua = CC::Proc::slurp("$root/src/lua/mod.rs");
+
+sub same ($got, $want, $name) { is_deeply [ sort @$got ], [ sort @$want ], $name }
+
+# -- directives: each table says how many rows it has, so that none can be overlooked here
+my @directives;
+while ($source =~ /directives!\(.*?\bstatic mut \w+: \[\w+; (\d+)\] = \{(.*?)^\}\);/msg) {
+    my ($count, $rows) = ($1, $2);
+    my @names = $rows =~ /^\s+"(\w+)"\s*\(/mg;
+    is scalar(@names), $count, "a table of $count directives" or diag "@names";
+    push @directives, @names;
+}
+is scalar(() = $source =~ /\bdirectives!\(/g), 1, 'all tables were read';
+my @wrapped = $source =~ /impl Before for \w+ \{\s*const NAME: &'static str = "(\w+)\\0";/g;
+is scalar(@wrapped), scalar(() = $source =~ /\bdelegate::commands::</g), 'and those of nginx that we stand before';
+cmp_ok scalar(@directives), '>=', 4, 'there are some';
+
+my @described = grep { $section{$_} =~ /^    Syntax:/m } keys %section;
+same \@described, [ @directives, @wrapped ], 'each directive has a section, each section a directive';
+my $server = CC::Server->new(module => 1);
+for my $name (@directives) {
+    my $text = $section{$name} // next;
+    like $text, qr/^\n    Syntax:  \Q$name\E .*;\n    Default: \Q$name\E (.+);\n    Context: main/,
+        "$name: Syntax, Default, Context" or next;
+    my ($default) = $text =~ /^    Default: (.+)$/m;
+    my ($code, $output) = $server->try_conf("$default\nhttp { }");
+    is $code, 0, "$name: the default is accepted" or diag $output;
+    ($code, $output) = $server->try_conf("http {\n$default\n}");
+    like $output, qr/"$name" directive is not allowed here/, "$name: in main only";
+    ($code, $output) = $server->try_conf("$default\n$default\n");
+    like $output, qr/"$name" directive is duplicate in \S+:2\b/, "$name: once";
+}
+like $section{listen} // '', qr/^\n    Syntax:  listen .*per_worker.*;\n(?:   .*\n)*    Default: -\n    Context: server/, 'listen';
+
+# -- variables
+my @variables = map { "\$$_" } $source =~ /const NAME: &'static str = "(\w+)";/g;
+is scalar(@variables), scalar(() = $source =~ /\bvariable::add::</g), 'each variable is registered';
+same [ grep { /^\$/ } keys %section ], \@variables, 'each variable has a section';
+
+# -- the Lua packages: cc_lua_preload's names, and what the packages contain
+my ($count, $table) = $lua =~ /PACKAGES: \[\(&str, Package\); (\d+)\] = \[(.*?)\];/s;
+my @packages = $table =~ /^\s+\("([\w.]+)",/mg;
+is scalar(@packages), $count, "a table of $count packages";
+same [ ($section{cc_lua_preload} // '') =~ /^\| `(.+?)` \|/mg ], \@packages, 'cc_lua_preload: each package';
+
+$server = CC::Server->new(module => 1, server => 'location / { content_by_lua_block {
+    for name in pairs(require "ngx.ipc") do ngx.say("ipc.", name) end
+    ngx.say("ipc.sender")      -- made when it is asked for
+} } location /stats { content_by_lua_block {
+    for name in pairs(require "ngx.ipc".stats()) do ngx.say(name) end
+} }')->start;
+my @functions = (split(/\n/, $server->get($server->port)->body), 'ngx.worker.port');
+cmp_ok scalar(@functions), '>=', 11, 'ngx.ipc has functions';
+my @headed = grep { /^(?:ipc|ngx\.worker)\./ } keys %section;
+same \@headed, \@functions, 'each Lua function has a section';
+for my $name (@headed) {
+    like $section{$name}, qr/^\n\*\*syntax:\*\* \*.*\Q$name\E.*\*\n/, "$name: syntax";
+    like $section{$name}, qr/^\*\*context:\*\* \*.*\*$/m, "$name: context";
+}
+my @counters = split /\n/, $server->get($server->port, '/stats')->body;
+my ($stats) = $section{'ipc.stats'} // '';
+same [ $stats =~ /^\| `(\w+)` \|/mg, $stats =~ /: `(queued)`,/, $stats =~ /and `(queued_bytes)`/ ], \@counters,
+    'each counter is explained';
+ok $server->quit, 'quit';
+$server->log_is_clean;
+
+# -- commands, links and anchors
+my $makefile = CC::Proc::slurp("$root/Makefile");
+my %target = map { $_ => 1 } map { split } $makefile =~ /^([a-z][a-z -]*):/mg;
+my @made = $readme =~ /(?:`|^    )make ([a-z-]+)/mg;
+cmp_ok scalar(@made), '>=', 4, 'commands are named';
+is_deeply [ grep { !$target{$_} } @made ], [], 'each make command exists';
+for my $doc (map { "$root/$_" } qw(README.md src/README.md SECURITY.md)) {
+    my $text = CC::Proc::slurp($doc) // next;
+    my ($dir, $name) = $doc =~ m{^(.*)/([^/]+)$};
+    my %anchor = map { my $a = lc; $a =~ tr/ /-/; $a =~ tr/a-z0-9_-//cd; ("#$a" => 1) } $text =~ /^#+ (.+)$/mg;
+    my @links = grep { !/^https?:/ } $text =~ /\]\(([^)\s]+)\)/g;
+    is_deeply [ grep { /^#/ ? !$anchor{$_} : !-e "$dir/" . s/#.*//r } @links ], [], "$name: every link leads somewhere";
+}
+
+done_testing;
