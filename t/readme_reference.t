@@ -96,4 +96,19 @@ for my $doc (map { "$root/$_" } qw(README.md src/README.md SECURITY.md)) {
     is_deeply [ grep { /^#/ ? !$anchor{$_} : !-e "$dir/" . s/#.*//r } @links ], [], "$name: every link leads somewhere";
 }
 
+# -- the map of the source names files that exist
+my $map = CC::Proc::slurp("$root/src/README.md");
+my @named = $map =~ m{\b((?:proto|shm|ngx|modules|lua)/[\w/]*(?:\.\w+)?)}g;
+while ($map =~ m{^\| `(\w+/)` \|(.*)}mg) {
+    my ($floor, $cells) = ($1, $2);
+    push @named, map { "$floor$_" } $cells =~ m{`(\w+(?:/|\.\w+))`}g;
+}
+cmp_ok scalar(@named), '>=', 40, 'the map names files';
+is_deeply [ grep { !-e "$root/src/$_" } @named ], [], 'all of which exist';
+my %named = map { $_ => 1 } @named;
+my @files;
+find({ no_chdir => 1, wanted => sub { push @files, s{^\Q$root\E/src/}{}r if /\.(?:rs|lua|c)$/ && !/(?:lib|mod|_tests)\.rs$/ } }, "$root/src");
+is_deeply [ grep { my $file = $_; !$named{$file} && !grep { m{/$} && index($file, $_) == 0 && m{/.+/} } @named } @files ], [],
+    'and every file has its place';
+
 done_testing;
