@@ -3,6 +3,7 @@
 
 local ffi = require "ffi"
 local semaphore = require "ngx.semaphore"
+local get_request = require("resty.core.base").get_request
 
 local C = ffi.C
 local ffi_string = ffi.string
@@ -32,6 +33,8 @@ int ngx_cc_ipc_broadcast(int own, const char *name, size_t name_len, const char 
 int ngx_cc_ipc_take(ngx_cc_ipc_mail_t *mail);
 void ngx_cc_ipc_unhappy(int failed);
 int ngx_cc_ipc_attach(void *sema, void *post);
+void *ngx_cc_ipc_guard(void *request, void *sema, void *post);
+void ngx_cc_ipc_pass(void *guard);
 void ngx_cc_ipc_detach(void *sema, void *post);
 int ngx_cc_ipc_workers(ngx_cc_ipc_row_t *rows, size_t room);
 int ngx_cc_ipc_generation(void);
@@ -61,6 +64,7 @@ local post = ffi.cast("void *", C.ngx_http_lua_ffi_sema_post)
 local handlers = {}
 local receiver      -- the light thread that runs handlers
 local sender        -- of the message whose handler runs
+local running       -- the name of that message
 
 -- `sender` is the handler's alone: another light thread that runs while the handler yields has none.
 local ipc = setmetatable({}, {
@@ -196,34 +200,55 @@ local function dispatch(name, data)
     end
 end
 
-local sema
+local sema          -- posted when there is mail
+local turn          -- posted when the receiver has ended: its heir's turn
+local heirs = 0     -- light threads that wait for it
+local in_order      -- whether the last receiver has said that it ends
 
-local function stop()
-    C.ngx_cc_ipc_detach(sema.sem, post)
-    receiver = nil
-end
-
-local function run(premature)
-    if premature then
-        return stop()
+-- The body of each receiver: it waits until the one before it has ended, however that ended
+-- (ngx.exit in a handler ends a light thread, and nothing in it can prevent that), and sees to it
+-- that another one waits for its own end.
+local function run()
+    local guard = C.ngx_cc_ipc_guard(get_request(), turn.sem, post)
+    if guard == nil then
+        return
     end
+    heirs = heirs + 1
+    repeat until turn:wait(WAIT)
+    heirs = heirs - 1
     receiver = co_running()
-    local handled = 0
-    while true do
-        if C.ngx_cc_ipc_take(mail) == 1 then
-            sender = mail.sender
-            dispatch(ffi_string(mail.name, mail.name_len), ffi_string(mail.data, mail.data_len))
-            sender = nil
-            handled = handled + 1
-            if handled >= RENEW and timer_at(0, run) then
-                return
-            end
-        elseif ngx.worker.exiting() then
-            return stop()
-        else
-            sema:wait(WAIT)
+    if not in_order then
+        local what = running and 'ipc handler "' .. running .. '"' or "a light thread of an ipc handler"
+        ngx.log(ngx.ERR, what, " has ended the receiver, by ngx.exit() or for want of memory; ",
+                "the next one takes over")
+        if running then
+            C.ngx_cc_ipc_unhappy(1)
         end
     end
+    in_order, running, sender = false, nil, nil
+    local handled = 0
+    while true do
+        local taken = C.ngx_cc_ipc_take(mail)
+        if heirs == 0 and handled % RENEW == 0 and taken ~= 2 then
+            timer_at(0, run)
+        end
+        if taken == 1 then
+            sender, running = mail.sender, ffi_string(mail.name, mail.name_len)
+            dispatch(running, ffi_string(mail.data, mail.data_len))
+            sender, running = nil, nil
+            handled = handled + 1
+            if handled >= RENEW and heirs > 0 then
+                break
+            end
+        elseif taken == 0 then
+            sema:wait(WAIT)
+        else
+            C.ngx_cc_ipc_detach(sema.sem, post)
+            break
+        end
+    end
+    receiver, in_order = nil, true
+    C.ngx_cc_ipc_pass(guard)
 end
 
 -- Starts the receiver unless it runs. Nothing, or why it cannot.
@@ -239,10 +264,10 @@ local function start()
     elseif code < 0 then
         return ERRORS[code]
     end
-    sema = new
+    sema, turn, in_order = new, semaphore.new(1), true
     local ok, err = timer_at(0, run)
     if not ok then
-        stop()
+        C.ngx_cc_ipc_detach(sema.sem, post)
         sema = nil
         return "cannot start the receiver: " .. err
     end

@@ -1,6 +1,7 @@
 //! nginx's event loop for our own descriptors, posted events and timers. Handlers are plain
 //! functions: the state they work on is the process's own.
 
+use std::mem::offset_of;
 use std::os::fd::RawFd;
 use std::ptr;
 
@@ -178,12 +179,40 @@ impl Deferred {
         unsafe { ffi::ngx_add_timer(&mut *self.event, milliseconds) };
     }
 
+    /// Whether a timer is set.
+    pub fn is_set(&self) -> bool {
+        self.event.timer_set() != 0
+    }
+
     /// Forgets a timer that is set.
     pub fn cancel(&mut self) {
         if self.event.timer_set() != 0 {
             // SAFETY: it is in the tree.
             unsafe { ffi::ngx_del_timer(&mut *self.event) };
         }
+    }
+}
+
+/// Whether more than `own` timers keep a leaving worker, which is what nginx asks before it goes.
+pub fn others_hold(own: usize) -> bool {
+    // SAFETY: the tree of this single-threaded process; a node in it is the `timer` of an event.
+    unsafe {
+        let tree = &raw mut ffi::ngx_event_timer_rbtree;
+        let (mut node, sentinel) = ((*tree).root, (*tree).sentinel);
+        if node == sentinel {
+            return false;
+        }
+        while (*node).left != sentinel {
+            node = (*node).left;
+        }
+        let mut holding = 0;
+        while !node.is_null() && holding <= own {
+            let event =
+                node.byte_sub(offset_of!(ffi::ngx_event_t, timer)).cast::<ffi::ngx_event_t>();
+            holding += usize::from((*event).cancelable() == 0);
+            node = ffi::ngx_rbtree_next(tree, node);
+        }
+        holding > own
     }
 }
 

@@ -80,6 +80,11 @@ pub struct Address(*mut c_void);
 // SAFETY: an address is only used in the single-threaded process that it belongs to.
 unsafe impl Send for Address {}
 
+impl Address {
+    /// No address.
+    pub const NULL: Address = Address(std::ptr::null_mut());
+}
+
 impl Semaphore {
     /// From `sem.sem` and `ngx_http_lua_ffi_sema_post`; None where one is NULL.
     pub fn new(sema: Address, post: Address) -> Option<Semaphore> {
@@ -92,6 +97,45 @@ impl Semaphore {
         // SAFETY: checked not to be NULL; the signature has not changed since 0.10.14.
         unsafe { mem::transmute::<*mut c_void, Post>(self.post.0)(self.sema.0, 1) };
     }
+}
+
+/// Tells once that a light thread is no longer at its work: when it says so itself, or when its
+/// request ends in whatever way, `ngx.exit` included. It lives in that request's pool.
+pub struct Guard {
+    semaphore: Semaphore,
+    ended: fn(),
+    armed: bool,
+}
+
+impl Guard {
+    /// Over the timer whose request is at `request`; posts to `semaphore` and calls `ended`. None
+    /// when memory ran out.
+    pub fn over(request: Address, semaphore: Semaphore, ended: fn()) -> Option<Address> {
+        // SAFETY: Lua hands over the running request, as lua-resty-core does for its own calls.
+        let request = unsafe { request.0.cast::<ffi::ngx_http_request_t>().as_ref() }?;
+        // SAFETY: the pool of a live request; the cleanup's data has the size asked for.
+        unsafe {
+            let cleanup = ffi::ngx_pool_cleanup_add(request.pool, size_of::<Guard>()).as_mut()?;
+            cleanup.data.cast::<Guard>().write(Guard { semaphore, ended, armed: true });
+            cleanup.handler = Some(on_thread_end);
+            Some(Address(cleanup.data))
+        }
+    }
+
+    /// The light thread that `guard` was made for says that it is done.
+    pub fn pass(guard: Address) {
+        // SAFETY: Lua calls this in the light thread itself, so its request's pool still lives.
+        if let Some(guard) = unsafe { guard.0.cast::<Guard>().as_mut() } {
+            if mem::take(&mut guard.armed) {
+                (guard.ended)();
+                guard.semaphore.post();
+            }
+        }
+    }
+}
+
+unsafe extern "C" fn on_thread_end(guard: *mut c_void) {
+    crate::ngx::guard::guard("ipc receiver", (), || Guard::pass(Address(guard)));
 }
 
 /// The bytes of a Lua string that an exported function was called with.

@@ -12,8 +12,10 @@
 //!   and worker number), else a free one, else one whose process is dead. The claim is one
 //!   compare-and-swap of the identity word, so a reader sees the old owner or the new one, never
 //!   half of each. A process killed in the middle of it has either claimed or not.
-//! * **A worker leaves** in good order: it says *retiring* (nothing is sent to it any more), then
-//!   frees the slot. **It is killed**: its word stays until the successor in its seat takes the slot
+//! * **A worker leaves** in good order: it says *retiring*. While it still serves requests it gets
+//!   what its own and older generations send, and what is addressed to its process (a reply, for
+//!   one); newer generations' broadcasts pass it by. When nothing but its receivers keeps it, they
+//!   end, and it frees the slot. **It is killed**: its word stays until the successor in its seat takes the slot
 //!   over, or somebody looks for a free one; readers ask the kernel whether the process lives.
 //! * **Counters** belong to the slot, are only added to, and outlive its owners.
 //! * **Transport.** A worker is born with the lines of its own generation (made by the master

@@ -20,7 +20,7 @@ pub enum State {
     Starting = 0,
     /// It runs its event loop.
     Live,
-    /// It was told to finish; nothing is sent to it any more.
+    /// It was told to finish, and still serves what it had begun.
     Retiring,
 }
 

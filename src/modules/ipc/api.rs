@@ -2,7 +2,7 @@
 
 use super::sending::{Letter, Reach, Unsent};
 use super::worker::{self, Worker};
-use crate::ngx::lua::{Address, Out, Semaphore, Text, exported};
+use crate::ngx::lua::{Address, Guard, Out, Semaphore, Text, exported};
 use crate::proto::ipc::frame::Kind;
 use crate::proto::ipc::outbox::Refused;
 use crate::proto::ipc::{Pid, WorkerId};
@@ -108,7 +108,8 @@ exported! {
         })
     }
 
-    /// Takes the next message: 1 one is there, 0 wait for the semaphore.
+    /// Takes the next message: 1 one is there, 0 wait for the semaphore, 2 the worker leaves and
+    /// nothing is there any more.
     fn ngx_cc_ipc_take(mail: Out<Mail>) -> i32, BUG, {
         with(|worker| {
             let taken = worker.take().map(|taken| Mail {
@@ -121,7 +122,10 @@ exported! {
                 kind: taken.kind as u32,
                 call: taken.call,
             });
-            mail.fill(1, taken.into_iter()) as i32
+            match mail.fill(1, taken.into_iter()) {
+                0 if worker.is_over() => 2,
+                taken => taken as i32,
+            }
         })
     }
 
@@ -129,6 +133,22 @@ exported! {
     fn ngx_cc_ipc_unhappy(failed: i32) -> (), (), {
         let counter = if failed != 0 { Counter::Failed } else { Counter::Unhandled };
         worker::with(|worker| worker.count(counter, 1));
+    }
+
+    /// Watches over the light thread of `request`, a receiver or its heir: `sema` is posted once
+    /// when it ends or passes its work on. NULL when memory ran out.
+    fn ngx_cc_ipc_guard(request: Address, sema: Address, post: Address) -> Address, Address::NULL, {
+        let guard = Semaphore::new(sema, post)
+            .and_then(|semaphore| Guard::over(request, semaphore, worker::receiver_ended));
+        if guard.is_some() {
+            worker::with(Worker::receiver_began);
+        }
+        guard.unwrap_or(Address::NULL)
+    }
+
+    /// The light thread under this guard passes its work on.
+    fn ngx_cc_ipc_pass(guard: Address) -> (), (), {
+        Guard::pass(guard);
     }
 
     /// Makes this semaphore the one that is posted for mail: 1 done, 0 another one is.

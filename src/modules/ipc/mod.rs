@@ -17,7 +17,7 @@ use self::settings::{Settings, Transport};
 use crate::modules::core::{Core, ngx_cc_module};
 use crate::ngx::conf::ConfResult;
 use crate::ngx::cycle::{self, Cycle, Process};
-use crate::ngx::log::Level;
+use crate::ngx::log::{self, Level};
 use crate::ngx::memory::Mapping;
 use crate::ngx::module::core_conf;
 use crate::ngx::socket::{self, Line};
@@ -30,6 +30,8 @@ use crate::shm::slots::Table;
 /// The settings of one cycle, and what the master made for its workers.
 #[derive(Default)]
 pub struct Conf {
+    /// Of the worker that leaves; dropped before what it uses.
+    departure: Option<Departure>,
     /// The directives.
     pub settings: Settings,
     zone: Zone,
@@ -156,11 +158,21 @@ pub fn start() -> Result<(), String> {
     worker::listen()
 }
 
-/// The worker leaves.
-pub fn exit_process(cycle: Cycle<'_>, _conf: &mut Conf) {
-    let lost = worker::leave();
-    if lost > 0 {
-        let news = format_args!("cc: {lost} messages were lost with the leaving worker");
-        cycle.log(Level::Warn, news);
+/// The worker leaves, once exit_worker_by_lua has had its say: that runs after this.
+pub fn exit_process(_cycle: Cycle<'_>, conf: &mut Conf) {
+    worker::close();
+    conf.departure = Some(Departure);
+}
+
+/// Gives the seat back when the cycle's pool is destroyed.
+struct Departure;
+
+impl Drop for Departure {
+    fn drop(&mut self) {
+        let lost = worker::leave();
+        if lost > 0 {
+            let news = format_args!("cc: {lost} messages were lost with the leaving worker");
+            log::cycle(Level::Warn, news);
+        }
     }
 }

@@ -29,12 +29,14 @@ pub struct Peer {
     outbox: Outbox,
     /// While something waits on a line: tells when there is room. A ring's reader tells by bell.
     room: Option<Watch>,
+    /// Whether it was told the way to this worker.
+    greeted: bool,
 }
 
 impl Peer {
     /// A receiver; at most `queue` bytes wait for it.
     pub fn new(way: Way, queue: usize) -> Peer {
-        Peer { way, outbox: Outbox::new(queue), room: None }
+        Peer { way, outbox: Outbox::new(queue), room: None, greeted: false }
     }
 
     /// Sends or queues; `room` is called when a full line has room again.
@@ -75,11 +77,12 @@ impl Peer {
         self.flush(room)
     }
 
-    /// Tells the receiver where this worker's own line begins, unless its line is full: then it
-    /// is told with the next one's.
-    pub fn hello(&self, header: &Header, own: BorrowedFd<'_>) {
-        if let Way::Line(fd) = &self.way {
-            let _ = socket::send(fd.as_fd(), [&header.encode(), &[], &[]], Some(own));
+    /// Tells the receiver, once, where this worker's own line begins; where its line is full, the
+    /// next call tries again.
+    pub fn hello(&mut self, header: &Header, own: BorrowedFd<'_>) {
+        if let (Way::Line(fd), false) = (&self.way, self.greeted) {
+            let sent = socket::send(fd.as_fd(), [&header.encode(), &[], &[]], Some(own));
+            self.greeted = sent.is_ok();
         }
     }
 

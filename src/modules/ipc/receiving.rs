@@ -10,8 +10,10 @@ use crate::ngx::lua::Semaphore;
 use crate::ngx::{cycle, event, socket};
 use crate::shm::slots::{Counter, State};
 
-/// Between looks for elders that have died, while there are any, in ms.
-const HOUSEKEEPING: usize = 5000;
+/// Between looks for what went unnoticed, the dead above all, in ms.
+const HOUSEKEEPING: usize = 1000;
+/// Between looks of a retiring worker whether anything but its receivers keeps it, in ms.
+const RETIRING: usize = 50;
 /// How many looks a spinning worker takes before it lets the event loop look at everything else.
 const LOOKS: usize = 32;
 
@@ -32,12 +34,16 @@ impl Worker {
                 Next::Hello(seat, send) => self.greet(seat, send),
                 Next::Dropped(counter) => self.count(counter, 1),
                 Next::Later => {
+                    self.drained = false;
                     if let Some(events) = &mut self.events {
                         events.turn.next_turn();
                     }
                     break;
                 }
-                Next::Empty if self.rest() => break,
+                Next::Empty if self.rest() => {
+                    self.drained = true;
+                    break;
+                }
                 Next::Empty => {}
             }
         }
@@ -76,6 +82,35 @@ impl Worker {
         if self.receiver == Some(receiver) {
             self.receiver = None;
             self.waiting = false;
+        }
+    }
+
+    /// A light thread has become a receiver, or the heir of one.
+    pub fn receiver_began(&mut self) {
+        self.receivers += 1;
+    }
+
+    /// One of them has ended.
+    pub(super) fn receiver_ended(&mut self) {
+        self.receivers = self.receivers.saturating_sub(1);
+    }
+
+    /// Whether receivers shall end: the worker leaves, and they have taken everything.
+    pub fn is_over(&self) -> bool {
+        self.over && self.drained
+    }
+
+    /// nginx lets a worker go when only cancelable timers are left. Receivers wait by timers that
+    /// are not; they stay as long as there are others, so that requests which the worker still
+    /// serves can talk.
+    pub(super) fn on_retiring(&mut self) {
+        let Some(events) = self.events.as_mut().filter(|_| self.receiver.is_some()) else { return };
+        let own = self.receivers + usize::from(events.linger.is_set());
+        if self.waiting && !event::others_hold(own) {
+            self.over = true;
+            self.wake();
+        } else {
+            events.retiring.after(RETIRING, false);
         }
     }
 
@@ -162,10 +197,13 @@ impl Worker {
         let (own, table) = (self.me.seat.generation, self.table);
         let living: Vec<_> =
             table.workers().filter(|w| alive(w.pid)).map(|worker| worker.seat).collect();
-        self.others.retain(|seat, _| seat.generation > own || living.contains(seat));
+        // one of the newest generation may not have entered yet, or be between two processes
+        let newest = table.current().0.max(own);
+        self.others.retain(|seat, _| seat.generation >= newest || living.contains(seat));
         self.mailbox.forget(alive);
-        let again = self.others.keys().any(|seat| seat.generation < own);
-        if let Some(events) = self.events.as_mut().filter(|_| again) {
+        self.greet_elders();
+        self.flush();
+        if let Some(events) = &mut self.events {
             events.housekeeping.after(HOUSEKEEPING, false);
         }
     }

@@ -5,11 +5,11 @@ use std::collections::hash_map::Entry::{Occupied, Vacant};
 
 use super::alive;
 use super::peer::{Peer, Way};
-use super::worker::{ROOM, Worker};
+use super::worker::{LINGER, ROOM, Worker};
 use crate::proto::ipc::frame::Kind;
 use crate::proto::ipc::outbox::Refused;
 use crate::proto::ipc::{Addressee, Generation, NAME_MAX, Outgoing, Pid, Seat, WorkerId};
-use crate::shm::slots::{Counter, State};
+use crate::shm::slots::{Counter, State, Worker as Entry};
 
 /// What is sent.
 #[derive(Clone, Copy)]
@@ -48,8 +48,7 @@ impl Worker {
         let seat = if pid == self.me.pid {
             self.me.seat
         } else {
-            let entry = self.table.find(pid);
-            entry.filter(|w| w.state != State::Retiring && alive(pid)).ok_or(Unsent::Nobody)?.seat
+            self.table.find(pid).filter(|_| alive(pid)).ok_or(Unsent::Nobody)?.seat
         };
         self.send_seat(seat, Addressee::Process(pid), letter)
     }
@@ -66,19 +65,26 @@ impl Worker {
     /// Sends to every worker, this one included; answers those it could not be sent to.
     pub fn broadcast(&mut self, reach: Reach, letter: Letter<'_>) -> Vec<(Seat, Unsent)> {
         let own = self.me.seat.generation;
-        let mut unsent = Vec::new();
-        for seat in seats(own, self.peers.len()) {
-            let result = self.send_seat(seat, Addressee::Seat, letter);
-            unsent.extend(result.err().map(|why| (seat, why)));
-        }
         let (current, workers) = self.table.current();
-        if reach == Reach::Newer && current > own {
-            let between = |s: &&Seat| s.generation > own && s.generation < current;
-            let between: Vec<Seat> = self.others.keys().filter(between).copied().collect();
-            for seat in between.into_iter().chain(seats(current, workers)) {
-                let result = self.send_seat(seat, Addressee::Seat, letter);
-                unsent.extend(result.err().map(|why| (seat, why)));
+        let mut unsent = Vec::new();
+        let mut send = |worker: &mut Worker, seat: Seat| {
+            let result = worker.send_seat(seat, Addressee::Seat, letter);
+            unsent.extend(result.err().map(|why| (seat, why)));
+        };
+        if current == own {
+            seats(own, self.peers.len()).for_each(|seat| send(self, seat));
+            return unsent;
+        }
+        // who has left an old generation has no successor there, and misses nothing
+        let old = |w: &Entry| w.seat.generation < current && alive(w.pid);
+        let elders: Vec<Seat> = self.table.workers().filter(old).map(|w| w.seat).collect();
+        for seat in elders.into_iter().filter(|seat| seat.generation >= own) {
+            if reach == Reach::Newer || seat.generation == own {
+                send(self, seat);
             }
+        }
+        if reach == Reach::Newer {
+            seats(current, workers).for_each(|seat| send(self, seat));
         }
         unsent
     }
@@ -107,6 +113,7 @@ impl Worker {
             let after = peer.waiting();
             if after != before {
                 self.hold(self.held + after - before);
+                self.linger();
             }
             result
         };
@@ -159,11 +166,21 @@ impl Worker {
         let lost = peers.filter(|peer| peer.waiting() > 0).map(|peer| peer.flush(&ROOM)).sum();
         self.count(Counter::Lost, lost);
         self.recount();
-        if self.me.state == State::Retiring
-            && self.held == self.mailbox.notes().0
-            && let Some(events) = &mut self.events
-        {
-            events.linger.cancel();
+        self.linger();
+    }
+
+    /// A leaving worker has a moment for its last words to be taken.
+    pub(super) fn linger(&mut self) {
+        let waiting = self.held > self.mailbox.notes().0;
+        match &mut self.events {
+            Some(events) if self.me.state == State::Retiring => {
+                if !waiting {
+                    events.linger.cancel();
+                } else if !events.linger.is_set() {
+                    events.linger.after(LINGER, true);
+                }
+            }
+            _ => {}
         }
     }
 

@@ -24,7 +24,7 @@ use crate::shm::slots::{Counter, SlotId, State, Table, Worker as Entry};
 /// register handlers in a timer.
 const GRACE: usize = 1000;
 /// Longest that a leaving worker waits for its last words to be taken, in ms.
-const LINGER: usize = 500;
+pub(super) const LINGER: usize = 500;
 
 /// What the configuration sets.
 #[derive(Clone, Copy)]
@@ -53,6 +53,7 @@ pub(super) struct Events {
     pub(super) turn: Deferred,
     pub(super) housekeeping: Deferred,
     pub(super) linger: Deferred,
+    pub(super) retiring: Deferred,
 }
 
 /// The worker's state.
@@ -72,8 +73,14 @@ pub struct Worker {
     /// Messages accepted that are not on their way yet, as told to the table.
     pub(super) held: usize,
     pub(super) receiver: Option<Semaphore>,
+    /// Light threads: the receiver and its heirs.
+    pub(super) receivers: usize,
     /// The receiver waits for its semaphore.
     pub(super) waiting: bool,
+    /// It does so because nothing was left.
+    pub(super) drained: bool,
+    /// It shall end when nothing is left.
+    pub(super) over: bool,
     pub(super) grace: bool,
     pub(super) events: Option<Events>,
 }
@@ -99,6 +106,7 @@ pub(super) static ROOM: Handlers =
 static TURN: fn() = || run(Worker::on_turn);
 static HOUSEKEEPING: fn() = || run(Worker::on_housekeeping);
 static NOTHING: fn() = || {};
+static RETIRING: fn() = || run(Worker::on_retiring);
 
 fn run(f: fn(&mut Worker)) {
     with(f);
@@ -136,7 +144,10 @@ pub fn enter(
         bells,
         held: 0,
         receiver: None,
+        receivers: 0,
         waiting: false,
+        drained: false,
+        over: false,
         grace: true,
         events: None,
     });
@@ -151,6 +162,16 @@ pub fn listen() -> Result<(), String> {
 /// Whether this process has a seat.
 pub fn entered() -> bool {
     WORKER.lock().is_some()
+}
+
+/// The event loop has ended: nothing is received any more, but exit_worker_by_lua may still send.
+pub fn close() {
+    with(Worker::close);
+}
+
+/// A light thread under guard has ended.
+pub fn receiver_ended() {
+    with(Worker::receiver_ended);
 }
 
 /// Gives the seat back; how many accepted messages could not be delivered.
@@ -171,10 +192,18 @@ impl Worker {
             turn: Deferred::new(&TURN),
             housekeeping: Deferred::new(&HOUSEKEEPING),
             linger: Deferred::new(&NOTHING),
+            retiring: Deferred::new(&RETIRING),
         };
         events.turn.next_turn();
         events.housekeeping.after(GRACE, false);
         self.events = Some(events);
+        self.greet_elders();
+        Ok(())
+    }
+
+    /// Tells the workers of older generations, those that have not heard it yet, where this one's
+    /// line begins.
+    pub(super) fn greet_elders(&mut self) {
         let hello = Header {
             kind: Kind::Hello,
             sender: self.me.pid,
@@ -185,15 +214,19 @@ impl Worker {
             offset: 0,
             call: 0,
         };
-        for peer in self.others.values() {
+        let own = self.me.seat.generation;
+        for (_, peer) in self.others.iter_mut().filter(|(seat, _)| seat.generation < own) {
             peer.hello(&hello, self.own_send.as_fd());
         }
-        Ok(())
+    }
+
+    fn close(&mut self) {
+        self.events = None;
+        self.receiver = None;
+        self.flush();
     }
 
     fn leave(mut self) -> usize {
-        self.events = None;
-        self.receiver = None;
         self.flush();
         let held: usize = self.all_peers().map(Peer::waiting).sum();
         let lost = held + self.mailbox.clear();
@@ -228,16 +261,12 @@ impl Worker {
         self.table.set_state(self.slot, self.me);
     }
 
-    /// Quit or reload: nothing is sent to this worker from now on; its receiver ends once the
-    /// queue is empty; its last words have a moment to be taken.
+    /// Quit or reload: the worker stays for what it still serves.
     fn on_closing(&mut self) {
         self.say(State::Retiring);
-        let waiting = self.all_peers().any(|peer| peer.waiting() > 0);
+        self.linger();
         if let Some(events) = &mut self.events {
-            events.turn.next_turn();
-            if waiting {
-                events.linger.after(LINGER, true);
-            }
+            events.retiring.next_turn();
         }
     }
 }
