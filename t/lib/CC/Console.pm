@@ -39,7 +39,7 @@ my $PRELUDE = <<'LUA';
     function t.clear() t.got = {} end
     function t.wait(fn, what)
         ngx.update_time()
-        local deadline = ngx.now() + 15
+        local deadline = ngx.now() + 10
         while true do
             local got = fn()
             if got then return got end
