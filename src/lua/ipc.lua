@@ -1,54 +1,34 @@
--- ngx.ipc: messages between the workers of one nginx. Checks arguments, turns answers into words,
--- and runs the handlers: in order, in one light thread per worker, each under xpcall.
+-- ngx.ipc: messages between the workers of one nginx. Checks arguments and turns answers into
+-- words; ngx.ipc.receiver runs the handlers.
 
 local ffi = require "ffi"
-local semaphore = require "ngx.semaphore"
-local get_request = require("resty.core.base").get_request
+local receiver = require "ngx.ipc.receiver"
 
 local C = ffi.C
-local ffi_string = ffi.string
-local co_running = coroutine.running
 local get_phase = ngx.get_phase
-local timer_at = ngx.timer.at
-local traceback = debug.traceback
 local type, tostring, tonumber, select, error, pairs = type, tostring, tonumber, select, error, pairs
-local xpcall, setmetatable = xpcall, setmetatable
 
 ffi.cdef [[
-typedef struct {
-    const char *name; size_t name_len;
-    const char *data; size_t data_len;
-    uint32_t sender, worker, kind, call;
-} ngx_cc_ipc_mail_t;
 typedef struct { uint32_t id, pid, generation, state; } ngx_cc_ipc_row_t;
 typedef struct { uint32_t id, generation; int32_t code; } ngx_cc_ipc_missed_t;
 typedef struct {
     uint64_t sent, received, full, unhandled, stranger, lost, failed, late, queued, queued_bytes;
 } ngx_cc_ipc_stats_t;
 
-int ngx_cc_ipc_send(uint32_t pid, const char *name, size_t name_len, const char *data, size_t data_len);
-int ngx_cc_ipc_send_worker(uint32_t id, const char *name, size_t name_len, const char *data, size_t data_len);
-int ngx_cc_ipc_broadcast(int own, const char *name, size_t name_len, const char *data, size_t data_len,
+int ngx_cc_ipc_send_worker(uint32_t id, uint32_t kind, uint32_t call,
+    const char *name, size_t name_len, const char *data, size_t data_len);
+int ngx_cc_ipc_broadcast(int own, uint32_t kind, uint32_t call,
+    const char *name, size_t name_len, const char *data, size_t data_len,
     ngx_cc_ipc_missed_t *missed, size_t room);
-int ngx_cc_ipc_take(ngx_cc_ipc_mail_t *mail);
-void ngx_cc_ipc_unhappy(int failed);
-int ngx_cc_ipc_attach(void *sema, void *post);
-void *ngx_cc_ipc_guard(void *request, void *sema, void *post);
-void ngx_cc_ipc_pass(void *guard);
-void ngx_cc_ipc_detach(void *sema, void *post);
 int ngx_cc_ipc_workers(ngx_cc_ipc_row_t *rows, size_t room);
 int ngx_cc_ipc_generation(void);
 int ngx_cc_ipc_stats(ngx_cc_ipc_stats_t *stats);
-int ngx_http_lua_ffi_sema_post(void *sem, int n);
 ]]
 
+local MESSAGE, CALL = 1, 3
 local NAME_MAX = 254
 local WORKERS_MAX = 1024
--- A light thread's request never frees what it has allocated, so the receiver starts afresh in a
--- new one now and then.
-local RENEW = 5000
--- Long, since the semaphore is posted for every reason to wake; ngx.semaphore wants a limit.
-local WAIT = 86400
+local CALL_TIMEOUT = 5      -- seconds
 
 local STATES = { "starting", "live", "retiring" }
 local ERRORS = {
@@ -57,20 +37,16 @@ local ERRORS = {
     [-4] = "message too long",
     [-6] = "internal error, see the error log",
 }
+-- Where waiting is legal.
+local MAY_WAIT = {
+    rewrite = true, server_rewrite = true, access = true, content = true, timer = true,
+    ssl_cert = true, ssl_session_fetch = true, ssl_client_hello = true,
+}
 
-local mail = ffi.new "ngx_cc_ipc_mail_t"
-local post = ffi.cast("void *", C.ngx_http_lua_ffi_sema_post)
-
-local handlers = {}
-local receiver      -- the light thread that runs handlers
-local sender        -- of the message whose handler runs
-local running       -- the name of that message
-
--- `sender` is the handler's alone: another light thread that runs while the handler yields has none.
 local ipc = setmetatable({}, {
     __index = function(_, key)
-        if key == "sender" and sender and co_running() == receiver then
-            return sender
+        if key == "sender" then
+            return receiver.sender()
         end
     end,
 })
@@ -124,7 +100,7 @@ function ipc.send(pid, name, ...)
     if not name then
         return nil, err
     end
-    local code = is_id(pid, 0x7fffffff) and C.ngx_cc_ipc_send(pid, name, #name, data, #data) or -2
+    local code = is_id(pid, 0x7fffffff) and C.ngx_cc_ipc_send(pid, MESSAGE, 0, name, #name, data, #data) or -2
     if code == 0 then
         return true
     end
@@ -138,7 +114,7 @@ function ipc.send_worker(id, name, ...)
     if not name then
         return nil, err
     end
-    local code = is_id(id, WORKERS_MAX) and C.ngx_cc_ipc_send_worker(id, name, #name, data, #data) or -2
+    local code = is_id(id, WORKERS_MAX) and C.ngx_cc_ipc_send_worker(id, MESSAGE, 0, name, #name, data, #data) or -2
     if code == 0 then
         return true
     end
@@ -146,6 +122,20 @@ function ipc.send_worker(id, name, ...)
 end
 
 local missed
+
+local function missed_workers(count)
+    local list = {}
+    for i = 0, (count < WORKERS_MAX and count or WORKERS_MAX) - 1 do
+        local row = missed[i]
+        list[i + 1] = { id = row.id, generation = row.generation, err = ERRORS[row.code] or "gone" }
+    end
+    return list
+end
+
+local function broadcast(own, kind, call, name, data)
+    missed = missed or ffi.new("ngx_cc_ipc_missed_t[?]", WORKERS_MAX)
+    return C.ngx_cc_ipc_broadcast(own, kind, call, name, #name, data, #data, missed, WORKERS_MAX)
+end
 
 -- options: generation = "own" keeps it from the workers of newer configurations. On failure the
 -- third value lists the workers not reached: { id =, generation =, err = }.
@@ -159,19 +149,14 @@ function ipc.broadcast(name, ...)
     if not name then
         return nil, err
     end
-    missed = missed or ffi.new("ngx_cc_ipc_missed_t[?]", WORKERS_MAX)
     local own = options and options.generation == "own" and 1 or 0
-    local count = C.ngx_cc_ipc_broadcast(own, name, #name, data, #data, missed, WORKERS_MAX)
+    local count = broadcast(own, MESSAGE, 0, name, data)
     if count == 0 then
         return true
     elseif count < 0 then
         return nil, ERRORS[count]
     end
-    local list = {}
-    for i = 0, (count < WORKERS_MAX and count or WORKERS_MAX) - 1 do
-        local row = missed[i]
-        list[i + 1] = { id = row.id, generation = row.generation, err = ERRORS[row.code] or "gone" }
-    end
+    local list = missed_workers(count)
     return nil, list[1].err, list
 end
 
@@ -183,104 +168,16 @@ function ipc.reply(name, ...)
     return ipc.send(to, name, ...)
 end
 
-local function trace(err)
-    return traceback(tostring(err), 2)
-end
-
-local function dispatch(name, data)
-    local handler = handlers[name]
-    if not handler then
-        C.ngx_cc_ipc_unhappy(0)
-        return
-    end
-    local ok, err = xpcall(handler, trace, data)
-    if not ok then
-        C.ngx_cc_ipc_unhappy(1)
-        ngx.log(ngx.ERR, "ipc handler \"", name, "\" failed: ", err)
-    end
-end
-
-local sema          -- posted when there is mail
-local turn          -- posted when the receiver has ended: its heir's turn
-local heirs = 0     -- light threads that wait for it
-local in_order      -- whether the last receiver has said that it ends
-
--- The body of each receiver: it waits until the one before it has ended, however that ended
--- (ngx.exit in a handler ends a light thread, and nothing in it can prevent that), and sees to it
--- that another one waits for its own end.
-local function run()
-    local guard = C.ngx_cc_ipc_guard(get_request(), turn.sem, post)
-    if guard == nil then
-        return
-    end
-    heirs = heirs + 1
-    repeat until turn:wait(WAIT)
-    heirs = heirs - 1
-    receiver = co_running()
-    if not in_order then
-        local what = running and 'ipc handler "' .. running .. '"' or "a light thread of an ipc handler"
-        ngx.log(ngx.ERR, what, " has ended the receiver, by ngx.exit() or for want of memory; ",
-                "the next one takes over")
-        if running then
-            C.ngx_cc_ipc_unhappy(1)
-        end
-    end
-    in_order, running, sender = false, nil, nil
-    local handled = 0
-    while true do
-        local taken = C.ngx_cc_ipc_take(mail)
-        if heirs == 0 and handled % RENEW == 0 and taken ~= 2 then
-            timer_at(0, run)
-        end
-        if taken == 1 then
-            sender, running = mail.sender, ffi_string(mail.name, mail.name_len)
-            dispatch(running, ffi_string(mail.data, mail.data_len))
-            sender, running = nil, nil
-            handled = handled + 1
-            if handled >= RENEW and heirs > 0 then
-                break
-            end
-        elseif taken == 0 then
-            sema:wait(WAIT)
-        else
-            C.ngx_cc_ipc_detach(sema.sem, post)
-            break
-        end
-    end
-    receiver, in_order = nil, true
-    C.ngx_cc_ipc_pass(guard)
-end
-
--- Starts the receiver unless it runs. Nothing, or why it cannot.
-local function start()
-    if sema then
-        return
-    end
-    local new = semaphore.new(0)
-    local code = C.ngx_cc_ipc_attach(new.sem, post)
-    if code == 0 then
-        return "another Lua VM of this worker receives (lua_code_cache is off): "
-               .. "call receive in init_worker_by_lua*"
-    elseif code < 0 then
-        return ERRORS[code]
-    end
-    sema, turn, in_order = new, semaphore.new(1), true
-    local ok, err = timer_at(0, run)
-    if not ok then
-        C.ngx_cc_ipc_detach(sema.sem, post)
-        sema = nil
-        return "cannot start the receiver: " .. err
-    end
-end
-
--- receive(name, fn), receive(name, nil) or receive{ name = fn, ... }
+-- receive(name, fn), receive(name, nil) or receive{ name = fn, ... }; then options:
+-- concurrent = true runs each message in a light thread of its own.
 function ipc.receive(name, ...)
     if get_phase() == "init" then
         error("ngx.ipc: receive cannot be used in init_by_lua*: workers do not exist yet, "
               .. "call it in init_worker_by_lua*", 2)
     end
-    local new = {}
+    local new, options = {}, nil
     if type(name) == "table" then
+        options = ...
         for key, fn in pairs(name) do
             if type(key) ~= "string" then
                 error("bad argument #1 to 'receive' (a name is a string, got " .. type(key) .. ")", 2)
@@ -291,7 +188,8 @@ function ipc.receive(name, ...)
             new[key] = fn
         end
     else
-        local fn = ...
+        local fn
+        fn, options = ...
         if type(name) ~= "string" then
             bad_argument(1, "receive", "string or table", name)
         elseif select("#", ...) == 0 or fn ~= nil and type(fn) ~= "function" then
@@ -305,14 +203,33 @@ function ipc.receive(name, ...)
             return nil, err
         end
     end
-    for key, fn in pairs(new) do
-        handlers[key] = fn or nil
+    if options ~= nil and type(options) ~= "table" then
+        bad_argument(type(name) == "table" and 2 or 3, "receive", "table", options)
     end
-    local err = start()
+    for key, fn in pairs(new) do
+        receiver.set(key, fn, options and options.concurrent)
+    end
+    local err = receiver.start()
     if err then
         return nil, err
     end
     return true
+end
+
+-- Seconds to wait for a reply, or why the caller cannot wait.
+local function timeout_of(options, n, fname)
+    if options ~= nil and type(options) ~= "table" then
+        bad_argument(n, fname, "table", options)
+    end
+    local timeout = options and options.timeout or CALL_TIMEOUT
+    if type(timeout) ~= "number" or timeout <= 0 then
+        error("bad timeout to '" .. fname .. "' (a positive number of seconds expected)", 3)
+    end
+    local phase = get_phase()
+    if not MAY_WAIT[phase] then
+        return nil, fname .. " cannot wait in the context of " .. phase
+    end
+    return timeout
 end
 
 local rows
@@ -330,6 +247,108 @@ local function each_row()
             return rows[i]
         end
     end
+end
+
+-- Worker ids of this generation that are up; all of them, or the first.
+local function live_workers()
+    local next_row, err = each_row()
+    if not next_row then
+        return nil, err
+    end
+    local generation, ids = C.ngx_cc_ipc_generation(), {}
+    for row in next_row do
+        if row.generation == generation and STATES[row.state] == "live" then
+            ids[#ids + 1] = row.id
+        end
+    end
+    table.sort(ids)
+    return ids
+end
+
+local turn = 0
+
+local function target_of(target)
+    if type(target) == "number" then
+        return target
+    elseif target ~= "leader" and target ~= "any" then
+        error("bad argument #1 to 'call' (a worker id, \"leader\" or \"any\" expected)", 3)
+    end
+    local ids, err = live_workers()
+    if not ids or #ids == 0 then
+        return nil, err or "no live worker"
+    elseif target == "leader" then
+        return ids[1]
+    end
+    turn = turn % #ids + 1
+    return ids[turn]
+end
+
+-- The reply of one worker's handler: data, or nil and why there is none.
+function ipc.call(target, name, data, options)
+    local id, err = target_of(target)
+    local name, name_err = name_of(name, 2, "call")
+    data = data_of(data ~= nil, data, 3, "call")
+    local timeout, wait_err = timeout_of(options, 4, "call")
+    if not (id and name and timeout) then
+        return nil, err or name_err or wait_err
+    elseif not is_id(id, WORKERS_MAX) then
+        return nil, "No worker with id " .. tostring(id)
+    end
+    err = receiver.start()
+    if err then
+        return nil, err
+    end
+    local ok, reply
+    local answered, err = receiver.wait(timeout, function(number)
+        local code = C.ngx_cc_ipc_send_worker(id, CALL, number, name, #name, data, #data)
+        if code == 0 then
+            return 1
+        end
+        return nil, ERRORS[code] or "No worker with id " .. tostring(id)
+    end, function(_, good, result)
+        ok, reply = good, result
+    end)
+    if answered and ok then
+        return reply
+    elseif answered then
+        return nil, reply
+    end
+    return nil, err or "timeout"
+end
+
+-- The replies of all workers of this generation: a list of { id =, data = } or { id =, err = }, by id.
+function ipc.call_all(name, data, options)
+    local name, err = name_of(name, 1, "call_all")
+    data = data_of(data ~= nil, data, 2, "call_all")
+    local timeout, wait_err = timeout_of(options, 3, "call_all")
+    if not (name and timeout) then
+        return nil, err or wait_err
+    end
+    err = receiver.start()
+    if err then
+        return nil, err
+    end
+    local results, workers = {}, ngx.worker.count()
+    local _, err = receiver.wait(timeout, function(number)
+        local count = broadcast(1, CALL, number, name, data)
+        if count < 0 then
+            return nil, ERRORS[count]
+        end
+        for _, row in pairs(missed_workers(count)) do
+            results[row.id] = { id = row.id, err = row.err }
+        end
+        return workers - count
+    end, function(id, good, result)
+        results[id] = good and { id = id, data = result } or { id = id, err = result }
+    end)
+    if err then
+        return nil, err
+    end
+    local list = {}
+    for id = 0, workers - 1 do
+        list[id + 1] = results[id] or { id = id, err = "timeout" }
+    end
+    return list
 end
 
 -- The workers that messages reach, without this one.

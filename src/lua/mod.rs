@@ -6,8 +6,12 @@ use std::ffi::CStr;
 use crate::ngx::lua::Package;
 
 /// Names that `cc_lua_preload` takes, and the package each stands for.
-pub static PACKAGES: [(&str, Package); 2] = [
+pub static PACKAGES: [(&str, Package); 3] = [
     ("ngx.ipc", package(c"ngx.ipc", c"=ngx.ipc", include_str!("ipc.lua"))),
+    (
+        "ngx.ipc",
+        package(c"ngx.ipc.receiver", c"=ngx.ipc.receiver", include_str!("ipc_receiver.lua")),
+    ),
     ("ngx.worker", package(c"resty.core.worker", c"=ngx.cc.worker", include_str!("worker.lua"))),
 ];
 

@@ -30,9 +30,7 @@ end
 -- The first per_worker port of this worker, nil where it has none.
 function ngx.worker.port()
     local port = C.ngx_cc_worker_port()
-    if port >= 0 then
-        return port
-    end
+    return port >= 0 and port or nil
 end
 
 return module

@@ -53,9 +53,6 @@ pub fn directive(cf: &mut Conf<'_>, preload: &mut Option<Preload>) -> ConfResult
     if cf.cycle().has_http() {
         return Err(ConfError::Directive(c"must stand before \"http\""));
     }
-    if cf.cycle().has_http() {
-        return Err(ConfError::Directive(c"must stand before \"http\""));
-    }
     let words: Vec<String> = cf.args().skip(1).map(|word| shown(word).into_owned()).collect();
     let parsed = Preload::parse(words.iter().map(String::as_str));
     *preload = Some(parsed.map_err(|word| format!("unknown Lua package \"{word}\""))?);

@@ -58,6 +58,12 @@ pub fn nanoseconds() -> u64 {
     now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64
 }
 
+/// The event loop's clock, in milliseconds: the time when this turn began.
+pub fn milliseconds() -> usize {
+    // SAFETY: updated by ngx_time_update in this single-threaded process.
+    unsafe { ffi::ngx_current_msec }
+}
+
 /// Whether this worker was told to finish (quit or reload).
 pub fn exiting() -> bool {
     // SAFETY: a plain flag of this single-threaded process.

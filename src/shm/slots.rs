@@ -223,9 +223,17 @@ impl Table {
         self.slots.iter().filter_map(|slot| Worker::unpack(slot.identity.load(Ordering::Acquire)))
     }
 
-    /// The worker of that process.
-    pub fn find(&self, pid: Pid) -> Option<Worker> {
-        self.workers().find(|w| w.pid == pid)
+    /// The worker in that slot.
+    #[inline]
+    pub fn worker(&self, slot: SlotId) -> Option<Worker> {
+        let slot = self.slots.get(usize::from(slot.0))?;
+        Worker::unpack(slot.identity.load(Ordering::Acquire)) // as in workers()
+    }
+
+    /// The slot of that process.
+    pub fn find(&self, pid: Pid) -> Option<SlotId> {
+        let mine = |slot: &SlotId| self.worker(*slot).is_some_and(|w| w.pid == pid);
+        (0..SLOTS as u16).map(SlotId).find(mine)
     }
 
     /// Adds to one of a slot's counters; its owner alone may.
@@ -314,7 +322,8 @@ mod tests {
                     _ => if let Some((pid, slot)) = living.remove(&key) { table.release(slot, pid) },
                 }
                 for ((generation, worker), (pid, _)) in &living {
-                    prop_assert_eq!(table.find(*pid).map(|w| w.seat), Some(seat(*generation, *worker)));
+                    let found = table.find(*pid).and_then(|slot| table.worker(slot));
+                    prop_assert_eq!(found.map(|w| w.seat), Some(seat(*generation, *worker)));
                 }
                 prop_assert!(table.workers().count() <= 12);
             }

@@ -17,6 +17,11 @@ const TOO_LONG: i32 = -4;
 const NAME: i32 = -5;
 const BUG: i32 = -6;
 
+/// Kinds of messages, as src/lua/ipc_receiver.lua has them.
+const CALL: u32 = Kind::Call as u32;
+const REPLY: u32 = Kind::Reply as u32;
+const FAILURE: u32 = Kind::Failure as u32;
+
 /// A message for a handler. The addresses hold until the next take.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -61,8 +66,14 @@ pub struct Stats {
     queued_bytes: u64,
 }
 
-fn message<'a>(name: &'a [u8], data: &'a [u8]) -> Letter<'a> {
-    Letter { kind: Kind::Message, call: 0, name, data }
+fn letter<'a>(kind: u32, call: u32, name: &'a [u8], data: &'a [u8]) -> Letter<'a> {
+    let kind = match kind {
+        CALL => Kind::Call,
+        REPLY => Kind::Reply,
+        FAILURE => Kind::Failure,
+        _ => Kind::Message,
+    };
+    Letter { kind, call, name, data }
 }
 
 fn code(result: Result<(), Unsent>) -> i32 {
@@ -81,24 +92,24 @@ fn with(f: impl FnOnce(&mut Worker) -> i32) -> i32 {
 
 exported! {
     /// Sends to a process.
-    fn ngx_cc_ipc_send(pid: u32, name: Text, name_len: usize, data: Text, data_len: usize) -> i32, BUG, {
+    fn ngx_cc_ipc_send(pid: u32, kind: u32, call: u32, name: Text, name_len: usize, data: Text, data_len: usize) -> i32, BUG, {
         let (name, data) = (name.bytes(name_len), data.bytes(data_len));
-        with(|worker| code(worker.send_process(Pid(pid), message(name, data))))
+        with(|worker| code(worker.send_process(Pid(pid), letter(kind, call, name, data))))
     }
 
     /// Sends to whoever has that worker id.
-    fn ngx_cc_ipc_send_worker(id: u32, name: Text, name_len: usize, data: Text, data_len: usize) -> i32, BUG, {
+    fn ngx_cc_ipc_send_worker(id: u32, kind: u32, call: u32, name: Text, name_len: usize, data: Text, data_len: usize) -> i32, BUG, {
         let (name, data) = (name.bytes(name_len), data.bytes(data_len));
         let Ok(id) = u16::try_from(id) else { return NOBODY };
-        with(|worker| code(worker.send_worker(WorkerId(id), message(name, data))))
+        with(|worker| code(worker.send_worker(WorkerId(id), letter(kind, call, name, data))))
     }
 
     /// Sends to all; how many were missed, of which the first `room` are told.
-    fn ngx_cc_ipc_broadcast(own: i32, name: Text, name_len: usize, data: Text, data_len: usize, missed: Out<Missed>, room: usize) -> i32, BUG, {
+    fn ngx_cc_ipc_broadcast(own: i32, kind: u32, call: u32, name: Text, name_len: usize, data: Text, data_len: usize, missed: Out<Missed>, room: usize) -> i32, BUG, {
         let (name, data) = (name.bytes(name_len), data.bytes(data_len));
         let reach = if own != 0 { Reach::Own } else { Reach::Newer };
         with(|worker| {
-            let unsent = worker.broadcast(reach, message(name, data));
+            let unsent = worker.broadcast(reach, letter(kind, call, name, data));
             missed.fill(room, unsent.iter().map(|(seat, why)| Missed {
                 id: u32::from(seat.worker.0),
                 generation: seat.generation.0,
@@ -109,10 +120,11 @@ exported! {
     }
 
     /// Takes the next message: 1 one is there, 0 wait for the semaphore, 2 the worker leaves and
-    /// nothing is there any more.
-    fn ngx_cc_ipc_take(mail: Out<Mail>) -> i32, BUG, {
+    /// nothing is there any more. `deputy`: on behalf of the receiver, whose handler has yielded.
+    fn ngx_cc_ipc_take(mail: Out<Mail>, deputy: i32) -> i32, BUG, {
         with(|worker| {
-            let taken = worker.take().map(|taken| Mail {
+            let taken = if deputy != 0 { worker.take_as_deputy() } else { worker.take() };
+            let row = taken.map(|taken| Mail {
                 name: taken.name.0,
                 name_len: taken.name.1,
                 data: taken.data.0,
@@ -122,16 +134,26 @@ exported! {
                 kind: taken.kind as u32,
                 call: taken.call,
             });
-            match mail.fill(1, taken.into_iter()) {
+            match mail.fill(1, row.into_iter()) {
                 0 if worker.is_over() => 2,
                 taken => taken as i32,
             }
         })
     }
 
-    /// Counts a message taken: 0 it had no handler, 1 its handler failed.
-    fn ngx_cc_ipc_unhappy(failed: i32) -> (), (), {
-        let counter = if failed != 0 { Counter::Failed } else { Counter::Unhandled };
+    /// How many calls of this worker wait for replies.
+    fn ngx_cc_ipc_calls(calls: u32) -> (), (), {
+        worker::with(|worker| worker.calls(calls as usize));
+    }
+
+    /// Counts a message taken: 0 it had no handler, 1 its handler failed, 2 nobody waits for that
+    /// reply any more.
+    fn ngx_cc_ipc_unhappy(what: i32) -> (), (), {
+        let counter = match what {
+            0 => Counter::Unhandled,
+            1 => Counter::Failed,
+            _ => Counter::Late,
+        };
         worker::with(|worker| worker.count(counter, 1));
     }
 
@@ -151,13 +173,16 @@ exported! {
         Guard::pass(guard);
     }
 
-    /// Makes this semaphore the one that is posted for mail: 1 done, 0 another one is.
-    fn ngx_cc_ipc_attach(sema: Address, post: Address) -> i32, BUG, {
-        let Some(semaphore) = Semaphore::new(sema, post) else { return BUG };
-        with(|worker| i32::from(worker.attach(semaphore)))
+    /// Makes these the semaphores that are posted for mail, the receiver's and its deputy's: 1
+    /// done, 0 others are.
+    fn ngx_cc_ipc_attach(sema: Address, deputy: Address, post: Address) -> i32, BUG, {
+        let (Some(sema), Some(deputy)) = (Semaphore::new(sema, post), Semaphore::new(deputy, post)) else {
+            return BUG;
+        };
+        with(|worker| i32::from(worker.attach(sema, deputy)))
     }
 
-    /// The semaphore is no longer waited on.
+    /// The receiver's semaphore is no longer waited on.
     fn ngx_cc_ipc_detach(sema: Address, post: Address) -> (), (), {
         if let Some(semaphore) = Semaphore::new(sema, post) {
             worker::with(|worker| worker.detach(semaphore));

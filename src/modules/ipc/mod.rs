@@ -172,7 +172,7 @@ impl Drop for Departure {
         let lost = worker::leave();
         if lost > 0 {
             let news = format_args!("cc: {lost} messages were lost with the leaving worker");
-            log::cycle(Level::Warn, news);
+            log::cycle(Level::Notice, news);
         }
     }
 }

@@ -22,6 +22,19 @@ impl Worker {
     /// is more, also when there is more now but the turn's budget is used up.
     #[inline]
     pub fn take(&mut self) -> Option<Taken> {
+        let taken = self.take_or_rest();
+        self.waiting = taken.is_none();
+        taken
+    }
+
+    /// The same for the deputy, while the receiver's handler has yielded.
+    pub fn take_as_deputy(&mut self) -> Option<Taken> {
+        let taken = self.take_or_rest();
+        self.deputy_waiting = taken.is_none();
+        taken
+    }
+
+    fn take_or_rest(&mut self) -> Option<Taken> {
         loop {
             match self.mailbox.take() {
                 Next::Mail(taken) => {
@@ -35,20 +48,31 @@ impl Worker {
                 Next::Dropped(counter) => self.count(counter, 1),
                 Next::Later => {
                     self.drained = false;
-                    if let Some(events) = &mut self.events {
-                        events.turn.next_turn();
-                    }
-                    break;
+                    self.next_turn();
+                    return None;
                 }
                 Next::Empty if self.rest() => {
                     self.drained = true;
-                    break;
+                    return None;
                 }
                 Next::Empty => {}
             }
         }
-        self.waiting = true;
-        None
+    }
+
+    fn next_turn(&mut self) {
+        if let Some(events) = &mut self.events {
+            events.turn.next_turn();
+        }
+    }
+
+    /// So many calls wait for replies. While a handler has yielded, a deputy takes them in; the
+    /// next turn of the event loop tells whether it has.
+    pub fn calls(&mut self, calls: usize) {
+        self.calls = calls;
+        if calls > 0 && !self.waiting {
+            self.next_turn();
+        }
     }
 
     /// There is nothing to do: looks on for a while, or sleeps until a bell rings. False: something
@@ -66,13 +90,15 @@ impl Worker {
         }
     }
 
-    /// Lets `receiver` be woken for mail. False: another one is already.
-    pub fn attach(&mut self, receiver: Semaphore) -> bool {
+    /// Lets `receiver` be woken for mail, and `deputy` while it cannot be. False: another one is already.
+    pub fn attach(&mut self, receiver: Semaphore, deputy: Semaphore) -> bool {
         if self.receiver.is_some() {
             return false;
         }
         self.receiver = Some(receiver);
+        self.deputy = Some(deputy);
         self.waiting = false;
+        self.deputy_waiting = true;
         self.stay_awake();
         true
     }
@@ -81,6 +107,7 @@ impl Worker {
     pub fn detach(&mut self, receiver: Semaphore) {
         if self.receiver == Some(receiver) {
             self.receiver = None;
+            self.deputy = None;
             self.waiting = false;
         }
     }
@@ -104,6 +131,7 @@ impl Worker {
     /// are not; they stay as long as there are others, so that requests which the worker still
     /// serves can talk.
     pub(super) fn on_retiring(&mut self) {
+        self.wake_deputy(); // without calls it ends
         let Some(events) = self.events.as_mut().filter(|_| self.receiver.is_some()) else { return };
         let own = self.receivers + usize::from(events.linger.is_set());
         if self.waiting && !event::others_hold(own) {
@@ -129,6 +157,8 @@ impl Worker {
                 self.waiting = false;
                 self.stay_awake();
             }
+            // its handler has yielded, or it has not begun
+            Some(_) if self.calls > 0 => self.wake_deputy(),
             Some(_) => {}
             None if self.grace => {}
             None => {
@@ -136,6 +166,13 @@ impl Worker {
                     self.count(Counter::Unhandled, 1);
                 }
             }
+        }
+    }
+
+    fn wake_deputy(&mut self) {
+        if let Some(deputy) = self.deputy.as_ref().filter(|_| self.deputy_waiting) {
+            deputy.post();
+            self.deputy_waiting = false;
         }
     }
 

@@ -6,10 +6,11 @@ use std::collections::hash_map::Entry::{Occupied, Vacant};
 use super::alive;
 use super::peer::{Peer, Way};
 use super::worker::{LINGER, ROOM, Worker};
+use crate::ngx::cycle;
 use crate::proto::ipc::frame::Kind;
 use crate::proto::ipc::outbox::Refused;
 use crate::proto::ipc::{Addressee, Generation, NAME_MAX, Outgoing, Pid, Seat, WorkerId};
-use crate::shm::slots::{Counter, State, Worker as Entry};
+use crate::shm::slots::{Counter, SlotId, State, Worker as Entry};
 
 /// What is sent.
 #[derive(Clone, Copy)]
@@ -22,6 +23,15 @@ pub struct Letter<'a> {
     pub name: &'a [u8],
     /// Its data.
     pub data: &'a [u8],
+}
+
+/// A process that was found alive.
+#[derive(Clone, Copy)]
+pub struct Recent {
+    pid: Pid,
+    slot: SlotId,
+    /// When, in milliseconds of the event loop's clock.
+    asked: usize,
 }
 
 /// Who gets a broadcast.
@@ -45,12 +55,26 @@ pub enum Unsent {
 impl Worker {
     /// Sends to the process `pid`.
     pub fn send_process(&mut self, pid: Pid, letter: Letter<'_>) -> Result<(), Unsent> {
-        let seat = if pid == self.me.pid {
-            self.me.seat
-        } else {
-            self.table.find(pid).filter(|_| alive(pid)).ok_or(Unsent::Nobody)?.seat
-        };
+        let seat = if pid == self.me.pid { self.me.seat } else { self.seat_of(pid)? };
         self.send_seat(seat, Addressee::Process(pid), letter)
+    }
+
+    /// Where a living process sits. Whether it lives is asked once a millisecond: the answer can be
+    /// late anyhow, and what a dead process does not take is counted.
+    fn seat_of(&mut self, pid: Pid) -> Result<Seat, Unsent> {
+        let now = cycle::milliseconds();
+        let recent = self.recent.filter(|recent| recent.pid == pid && recent.asked == now);
+        let slot = match recent {
+            Some(recent) => recent.slot,
+            None => {
+                let found = self.table.find(pid).filter(|_| alive(pid));
+                let slot = found.ok_or(Unsent::Nobody)?;
+                self.recent = Some(Recent { pid, slot, asked: now });
+                slot
+            }
+        };
+        let entry = self.table.worker(slot).filter(|w| w.pid == pid);
+        entry.map(|w| w.seat).ok_or(Unsent::Nobody)
     }
 
     /// Sends to whoever is worker `id` of this generation.

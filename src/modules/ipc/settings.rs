@@ -1,6 +1,6 @@
 //! The directives of the bus: `cc_zone`, `cc_ipc_*`; their defaults and bounds.
 
-use crate::ngx::conf::{self, ConfError, ConfResult, shown};
+use crate::ngx::conf::{self, ConfError, ConfResult, Line, shown};
 use crate::ngx::zone;
 use crate::shm::slots::Table;
 
@@ -29,48 +29,66 @@ pub enum Transport {
 /// What the configuration sets.
 #[derive(Default)]
 pub struct Settings {
-    zone: Option<usize>,
-    queue: Option<usize>,
-    max_message: Option<usize>,
-    spin: Option<usize>,
-    transport: Option<Transport>,
+    zone: Option<Set<usize>>,
+    queue: Option<Set<usize>>,
+    max_message: Option<Set<usize>>,
+    spin: Option<Set<usize>>,
+    transport: Option<Set<Transport>>,
+}
+
+/// A value, and where it was set.
+struct Set<T> {
+    value: T,
+    line: Line,
+}
+
+fn value<T: Copy>(set: &Option<Set<T>>) -> Option<T> {
+    set.as_ref().map(|set| set.value)
+}
+
+/// For the end of a sentence, as nginx ends those of a directive.
+fn place<T>(set: &Option<Set<T>>) -> String {
+    set.as_ref().map_or_else(String::new, |set| format!(" in {}", set.line))
 }
 
 impl Settings {
     /// `cc_zone`, bytes.
     pub fn zone(&self) -> usize {
-        self.zone.unwrap_or(ZONE.max(zone::smallest(Table::SIZE)))
+        value(&self.zone).unwrap_or(ZONE.max(zone::smallest(Table::SIZE)))
     }
 
     /// `cc_ipc_queue`, bytes.
     pub fn queue(&self) -> usize {
-        self.queue.unwrap_or(QUEUE.max(2 * self.max_message()))
+        value(&self.queue).unwrap_or(QUEUE.max(2 * self.max_message()))
     }
 
     /// `cc_ipc_max_message`, bytes.
     pub fn max_message(&self) -> usize {
-        self.max_message.unwrap_or(MAX_MESSAGE)
+        value(&self.max_message).unwrap_or(MAX_MESSAGE)
     }
 
     /// `cc_ipc_spin`, nanoseconds.
     pub fn spin(&self) -> u64 {
-        self.spin.unwrap_or(SPIN) as u64 * 1000
+        value(&self.spin).unwrap_or(SPIN) as u64 * 1000
     }
 
     /// `cc_ipc_transport`.
     pub fn transport(&self) -> Transport {
-        self.transport.unwrap_or(Transport::Ring)
+        value(&self.transport).unwrap_or(Transport::Ring)
     }
 
     /// Whether the values fit together, once all are read.
     pub fn check(&self) -> ConfResult {
         let wrong = if self.max_message() > MESSAGE_CEILING {
-            format!("\"cc_ipc_max_message\" must not exceed {MESSAGE_CEILING} bytes")
+            let place = place(&self.max_message);
+            format!("\"cc_ipc_max_message\" must not exceed {}m{place}", MESSAGE_CEILING >> 20)
         } else if self.queue() < self.max_message() {
-            String::from("\"cc_ipc_queue\" must not be less than \"cc_ipc_max_message\"")
+            let place =
+                if self.queue.is_some() { place(&self.queue) } else { place(&self.max_message) };
+            format!("\"cc_ipc_queue\" must not be less than \"cc_ipc_max_message\"{place}")
         } else if self.zone() < zone::smallest(Table::SIZE) {
-            let least = zone::smallest(Table::SIZE) >> 10;
-            format!("\"cc_zone\" is too small: at least {least}k are needed")
+            let (least, place) = (zone::smallest(Table::SIZE) >> 10, place(&self.zone));
+            format!("\"cc_zone\" is too small: at least {least}k are needed{place}")
         } else {
             return Ok(());
         };
@@ -109,14 +127,15 @@ pub fn cc_ipc_spin(cf: &mut conf::Conf<'_>, settings: &mut Settings) -> ConfResu
 
 fn once<T>(
     cf: &conf::Conf<'_>,
-    value: &mut Option<T>,
+    set: &mut Option<Set<T>>,
     parse: impl FnOnce(&[u8]) -> Option<T>,
 ) -> ConfResult {
-    if value.is_some() {
+    if set.is_some() {
         return Err(ConfError::Directive(c"is duplicate"));
     }
     let word = cf.arg(1).unwrap_or_default();
-    *value = Some(parse(word).ok_or_else(|| format!("invalid value \"{}\"", shown(word)))?);
+    let value = parse(word).ok_or_else(|| format!("invalid value \"{}\"", shown(word)))?;
+    *set = Some(Set { value, line: cf.line() });
     Ok(())
 }
 

@@ -11,6 +11,7 @@ use super::alive;
 use super::mailbox::Mailbox;
 use super::peer::{Peer, Way};
 use super::rings::{Bells, Reader};
+use super::sending::Recent;
 use crate::ngx::event::{Deferred, Direction, Handlers, Watch};
 use crate::ngx::lua::Semaphore;
 use crate::ngx::socket::{self, Line};
@@ -81,6 +82,13 @@ pub struct Worker {
     pub(super) drained: bool,
     /// It shall end when nothing is left.
     pub(super) over: bool,
+    /// Takes in replies while the receiver's handler has yielded.
+    pub(super) deputy: Option<Semaphore>,
+    pub(super) deputy_waiting: bool,
+    /// Calls of this worker that wait for replies.
+    pub(super) calls: usize,
+    /// The process that was sent to last.
+    pub(super) recent: Option<Recent>,
     pub(super) grace: bool,
     pub(super) events: Option<Events>,
 }
@@ -148,6 +156,10 @@ pub fn enter(
         waiting: false,
         drained: false,
         over: false,
+        deputy: None,
+        deputy_waiting: false,
+        calls: 0,
+        recent: None,
         grace: true,
         events: None,
     });
@@ -223,6 +235,7 @@ impl Worker {
     fn close(&mut self) {
         self.events = None;
         self.receiver = None;
+        self.deputy = None;
         self.flush();
     }
 

@@ -1,0 +1,302 @@
+-- ngx.ipc.receiver: the receiving half of ngx.ipc. One light thread per worker takes messages and
+-- runs their handlers in order, each under xpcall; a deputy takes in replies while a handler has
+-- yielded, so that a handler may itself wait for one.
+
+local ffi = require "ffi"
+local semaphore = require "ngx.semaphore"
+local get_request = require("resty.core.base").get_request
+
+local C = ffi.C
+local ffi_string = ffi.string
+local co_running = coroutine.running
+local timer_at = ngx.timer.at
+local spawn = ngx.thread.spawn
+local traceback = debug.traceback
+local type, tostring, xpcall = type, tostring, xpcall
+
+ffi.cdef [[
+typedef struct {
+    const char *name; size_t name_len;
+    const char *data; size_t data_len;
+    uint32_t sender, worker, kind, call;
+} ngx_cc_ipc_mail_t;
+
+int ngx_cc_ipc_send(uint32_t pid, uint32_t kind, uint32_t call,
+    const char *name, size_t name_len, const char *data, size_t data_len);
+int ngx_cc_ipc_take(ngx_cc_ipc_mail_t *mail, int deputy);
+void ngx_cc_ipc_unhappy(int what);
+void ngx_cc_ipc_calls(uint32_t calls);
+int ngx_cc_ipc_attach(void *sema, void *deputy, void *post);
+void ngx_cc_ipc_detach(void *sema, void *post);
+void *ngx_cc_ipc_guard(void *request, void *sema, void *post);
+void ngx_cc_ipc_pass(void *guard);
+int ngx_http_lua_ffi_sema_post(void *sem, int n);
+]]
+
+local CALL, REPLY, FAILURE = 3, 4, 5
+local UNHANDLED, FAILED, LATE = 0, 1, 2
+
+-- A light thread's request never frees what it has allocated, so the receiver starts afresh in a
+-- new one now and then.
+local RENEW = 5000
+-- Long, since the semaphore is posted for every reason to wake; ngx.semaphore wants a limit.
+local WAIT = 86400
+-- Handlers that may run beside each other; the next ones run in the receiver itself, which then
+-- takes no more until they end.
+local CONCURRENT_MAX = 256
+-- What the deputy may put aside for the receiver, in bytes; then replies wait, too.
+local BACKLOG_MAX = 4 * 1024 * 1024
+local BACKLOG_OVERHEAD = 200
+
+local post = ffi.cast("void *", C.ngx_http_lua_ffi_sema_post)
+
+local _M = {}
+
+local handlers = {}     -- name -> function
+local concurrent = {}   -- name -> true
+local running = 0       -- concurrent handlers under way
+
+local receiver          -- the light thread that runs handlers in order
+local sender            -- of the message whose handler it runs
+local current           -- the name of that message
+local senders = setmetatable({}, { __mode = "k" })  -- concurrent handler's thread -> its sender
+
+local pending = {}      -- call number -> { sema =, left =, ... }
+local calls = 0
+local last_call = 0
+
+-- Messages put aside by the deputy, in order.
+local backlog, first, last, backlog_bytes = {}, 1, 0, 0
+
+-- The sender of the message whose handler asks; nil for anybody else, also for whoever runs while
+-- a handler has yielded.
+function _M.sender()
+    local thread = co_running()
+    if thread == receiver then
+        return sender
+    end
+    return senders[thread]
+end
+
+local function trace(err)
+    return traceback(tostring(err), 2)
+end
+
+local function answer(to, call, kind, data)
+    local code = C.ngx_cc_ipc_send(to, kind, call, "", 0, data, #data)
+    if code ~= 0 and code ~= -2 then
+        ngx.log(ngx.WARN, "ipc: a reply to process ", to, " could not be sent, code ", code)
+    end
+end
+
+local function handle(name, handler, data, from, kind, call)
+    local ok, result = xpcall(handler, trace, data)
+    if not ok then
+        C.ngx_cc_ipc_unhappy(FAILED)
+        ngx.log(ngx.ERR, "ipc handler \"", name, "\" failed: ", result)
+    end
+    if kind ~= CALL then
+        return
+    elseif not ok then
+        answer(from, call, FAILURE, "handler failed: " .. (result:match("^[^\n]*") or ""))
+    elseif result == nil then
+        answer(from, call, REPLY, "")
+    elseif type(result) == "string" or type(result) == "number" then
+        answer(from, call, REPLY, tostring(result))
+    else
+        answer(from, call, FAILURE, "handler returned a " .. type(result) .. ", not a string")
+    end
+end
+
+local function handle_beside(name, handler, data, from, kind, call)
+    senders[co_running()] = from
+    handle(name, handler, data, from, kind, call)
+    running = running > 0 and running - 1 or 0
+end
+
+local function resolve(call, from, kind, data)
+    local waiter = pending[call]
+    if not waiter then
+        C.ngx_cc_ipc_unhappy(LATE)
+        return
+    end
+    waiter.left = waiter.left - 1
+    waiter.take(from, kind == REPLY, data)
+    if waiter.left <= 0 then
+        waiter.sema:post(1)
+    end
+end
+
+local function dispatch(name, data, from, worker, kind, call)
+    if kind == REPLY or kind == FAILURE then
+        return resolve(call, worker, kind, data)
+    end
+    local handler = handlers[name]
+    if not handler then
+        C.ngx_cc_ipc_unhappy(UNHANDLED)
+        if kind == CALL then
+            answer(from, call, FAILURE, "no handler for \"" .. name .. "\"")
+        end
+    elseif concurrent[name] and running < CONCURRENT_MAX then
+        running = running + 1
+        spawn(handle_beside, name, handler, data, from, kind, call)
+    else
+        sender, current = from, name
+        handle(name, handler, data, from, kind, call)
+        sender, current = nil, nil
+    end
+end
+
+local function from_backlog()
+    local m = backlog[first]
+    backlog[first] = nil
+    first = first + 1
+    backlog_bytes = backlog_bytes - #m[1] - #m[2] - BACKLOG_OVERHEAD
+    return dispatch(m[1], m[2], m[3], m[4], m[5], m[6])
+end
+
+local mail = ffi.new "ngx_cc_ipc_mail_t"
+local sema, deputy_sema
+local turn          -- posted when the receiver has ended: its heir's turn
+local heirs = 0     -- light threads that wait for it
+local in_order      -- whether the last receiver has said that it ends
+
+local function mourn()
+    local what = current and 'ipc handler "' .. current .. '"' or "a light thread of an ipc handler"
+    ngx.log(ngx.ERR, what, " has ended the receiver, by ngx.exit() or for want of memory; ",
+            "the next one takes over")
+    if current then
+        C.ngx_cc_ipc_unhappy(FAILED)
+    end
+    running = 0     -- concurrent handlers ended with it
+end
+
+-- The body of each receiver: it waits until the one before it has ended, however that ended
+-- (ngx.exit in a handler ends a light thread, and nothing in it can prevent that), and sees to it
+-- that another one waits for its own end.
+local function run()
+    local guard = C.ngx_cc_ipc_guard(get_request(), turn.sem, post)
+    if guard == nil then
+        return
+    end
+    heirs = heirs + 1
+    repeat until turn:wait(WAIT)
+    heirs = heirs - 1
+    receiver = co_running()
+    if not in_order then
+        mourn()
+    end
+    in_order, current, sender = false, nil, nil
+    local handled = 0
+    while true do
+        local taken = first <= last and 3 or C.ngx_cc_ipc_take(mail, 0)
+        if heirs == 0 and handled % RENEW == 0 and taken ~= 2 then
+            timer_at(0, run)
+        end
+        if taken == 1 then
+            dispatch(ffi_string(mail.name, mail.name_len), ffi_string(mail.data, mail.data_len),
+                     mail.sender, mail.worker, mail.kind, mail.call)
+            handled = handled + 1
+        elseif taken == 3 then
+            from_backlog()
+            handled = handled + 1
+        elseif taken == 0 then
+            sema:wait(WAIT)
+        else
+            C.ngx_cc_ipc_detach(sema.sem, post)
+            break
+        end
+        if handled >= RENEW and heirs > 0 then
+            break
+        end
+    end
+    receiver, in_order = nil, true
+    C.ngx_cc_ipc_pass(guard)
+end
+
+-- From the first call on: takes over while the receiver's handler has yielded and calls wait.
+local deputy_runs = false
+local deputy_mail = ffi.new "ngx_cc_ipc_mail_t"
+
+local function deputy(premature)
+    local taken = 0
+    while not premature and taken < RENEW and (calls > 0 or not ngx.worker.exiting()) do
+        if calls > 0 and backlog_bytes < BACKLOG_MAX and C.ngx_cc_ipc_take(deputy_mail, 1) == 1 then
+            local m = deputy_mail
+            local name, data = ffi_string(m.name, m.name_len), ffi_string(m.data, m.data_len)
+            if m.kind == REPLY or m.kind == FAILURE then
+                resolve(m.call, m.worker, m.kind, data)
+            else
+                last = last + 1
+                backlog[last] = { name, data, m.sender, m.worker, m.kind, m.call }
+                backlog_bytes = backlog_bytes + #name + #data + BACKLOG_OVERHEAD
+            end
+            taken = taken + 1
+        else
+            deputy_sema:wait(WAIT)
+        end
+    end
+    deputy_runs = taken >= RENEW and timer_at(0, deputy) and true or false
+end
+
+-- Starts the receiver unless it runs. Nothing, or why it cannot.
+function _M.start()
+    if sema then
+        return
+    end
+    local new, new_deputy = semaphore.new(0), semaphore.new(0)
+    local code = C.ngx_cc_ipc_attach(new.sem, new_deputy.sem, post)
+    if code == 0 then
+        return "another Lua VM of this worker receives (lua_code_cache is off): "
+               .. "call receive in init_worker_by_lua*"
+    elseif code < 0 then
+        return "not a worker process"
+    end
+    sema, deputy_sema, turn, in_order = new, new_deputy, semaphore.new(1), true
+    local ok, err = timer_at(0, run)
+    if not ok then
+        C.ngx_cc_ipc_detach(sema.sem, post)
+        sema = nil
+        return "cannot start the receiver: " .. err
+    end
+end
+
+-- Sets or, with fn false, deletes a handler.
+function _M.set(name, fn, beside)
+    handlers[name] = fn or nil
+    concurrent[name] = fn and beside or nil
+end
+
+local idle = {}     -- semaphores for reuse
+
+-- Makes a call by `send(number)`, which answers how many replies will come, or nil and a reason;
+-- gives each to `take(worker, ok, data)`. True when all came, false when the time was over first,
+-- nil and the reason when nothing was sent.
+function _M.wait(timeout, send, take)
+    last_call = last_call % 0xffffffff + 1
+    local number = last_call
+    local expected, err = send(number)
+    if not expected then
+        return nil, err
+    elseif expected <= 0 then
+        return true
+    end
+    local waiter = { sema = table.remove(idle) or semaphore.new(0), left = expected, take = take }
+    pending[number] = waiter
+    calls = calls + 1
+    C.ngx_cc_ipc_calls(calls)
+    deputy_runs = deputy_runs or timer_at(0, deputy) and true or false
+    local answered = waiter.sema:wait(timeout)
+    pending[number] = nil
+    calls = calls - 1
+    C.ngx_cc_ipc_calls(calls)
+    if calls == 0 and ngx.worker.exiting() then
+        deputy_sema:post(1)     -- so that it does not keep the leaving worker
+    end
+    if waiter.sema:count() == 0 then
+        idle[#idle + 1] = waiter.sema
+    end
+    return answered and true or false
+end
+
+return _M
