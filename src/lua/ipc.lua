@@ -37,6 +37,7 @@ local ERRORS = {
     [-4] = "message too long",
     [-6] = "internal error, see the error log",
 }
+local OWN_WORKER = "a handler cannot call its own worker, where handlers run in order"
 -- Where waiting is legal.
 local MAY_WAIT = {
     rewrite = true, server_rewrite = true, access = true, content = true, timer = true,
@@ -293,6 +294,8 @@ function ipc.call(target, name, data, options)
         return nil, err or name_err or wait_err
     elseif not is_id(id, WORKERS_MAX) then
         return nil, "No worker with id " .. tostring(id)
+    elseif id == ngx.worker.id() and receiver.in_order() then
+        return nil, OWN_WORKER
     end
     err = receiver.start()
     if err then
@@ -329,6 +332,10 @@ function ipc.call_all(name, data, options)
         return nil, err
     end
     local results, workers = {}, ngx.worker.count()
+    local own = receiver.in_order() and ngx.worker.id()
+    if own then
+        results[own] = { id = own, err = OWN_WORKER }
+    end
     local _, err = receiver.wait(timeout, function(number)
         local count = broadcast(1, CALL, number, name, data)
         if count < 0 then
@@ -337,7 +344,7 @@ function ipc.call_all(name, data, options)
         for _, row in pairs(missed_workers(count)) do
             results[row.id] = { id = row.id, err = row.err }
         end
-        return workers - count
+        return workers - count - (own and 1 or 0)
     end, function(id, good, result)
         results[id] = good and { id = id, data = result } or { id = id, err = result }
     end)

@@ -78,6 +78,11 @@ function _M.sender()
     return senders[thread]
 end
 
+-- Whether the caller is a handler that runs in order: then nothing else is handled until it ends.
+function _M.in_order()
+    return receiver ~= nil and co_running() == receiver
+end
+
 local function trace(err)
     return traceback(tostring(err), 2)
 end
