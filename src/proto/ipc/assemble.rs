@@ -67,6 +67,7 @@ impl Assembler {
     }
 
     /// Takes one record, as the process `receiver`.
+    #[inline]
     pub fn accept<'a>(&'a mut self, record: &'a [u8], receiver: Pid) -> Assembled<'a> {
         let (header, name, piece) = match Header::decode(record) {
             Ok(parts) => parts,
@@ -84,7 +85,9 @@ impl Assembler {
             return if last { Assembled::TooLong } else { Assembled::More };
         }
         if offset == 0 && last {
-            self.partials.remove(&header.sender);
+            if !self.partials.is_empty() {
+                self.partials.remove(&header.sender);
+            }
             let message = message(&header, name, piece);
             return Assembled::Whole(message);
         }
@@ -113,8 +116,11 @@ impl Assembler {
     }
 
     /// Frees the last long message once its receiver has taken it.
+    #[inline]
     pub fn release(&mut self) {
-        self.whole = Partial::default();
+        if self.whole.total > 0 {
+            self.whole = Partial::default();
+        }
     }
 
     /// Forgets the pieces of senders that `alive` denies. What they had not sent is counted where

@@ -51,10 +51,15 @@ pub enum Refused {
 #[derive(Debug)]
 struct Held {
     header: Header,
-    name: Box<[u8]>,
-    /// The data that is still to go; its first byte is at `header.offset`.
-    rest: Box<[u8]>,
+    /// The name, then the data that is still to go, whose first byte is at `header.offset`.
+    bytes: Box<[u8]>,
     sent: usize,
+}
+
+impl Held {
+    fn parts(&self) -> (&[u8], &[u8]) {
+        self.bytes.split_at_checked(usize::from(self.header.name)).unwrap_or_default()
+    }
 }
 
 /// Messages held for one receiver.
@@ -88,6 +93,7 @@ impl Outbox {
 
     /// Hands a message over: to the wire, or to the queue behind what waits already. `wire` is
     /// None while the way to the receiver is not known yet.
+    #[inline]
     pub fn send(
         &mut self,
         message: &Outgoing<'_>,
@@ -127,7 +133,8 @@ impl Outbox {
     /// were lost with it is the second value.
     pub fn flush(&mut self, wire: &mut impl Wire) -> (Put, usize) {
         while let Some(first) = self.held.front_mut() {
-            let (put, sent) = write(wire, &first.header, &first.name, &first.rest, first.sent);
+            let (name, rest) = first.parts();
+            let (put, sent) = write(wire, &first.header, name, rest, first.sent);
             first.sent = sent;
             match put {
                 Put::Taken => self.drop_first(),
@@ -156,13 +163,13 @@ impl Outbox {
             return Err(Refused::Full);
         }
         self.bytes += size;
-        self.held.push_back(Held { header, name: name.into(), rest: rest.into(), sent: 0 });
+        self.held.push_back(Held { header, bytes: [name, rest].concat().into(), sent: 0 });
         Ok(())
     }
 
     fn drop_first(&mut self) {
         if let Some(first) = self.held.pop_front() {
-            self.bytes -= OVERHEAD + first.name.len() + first.rest.len();
+            self.bytes -= OVERHEAD + first.bytes.len();
         }
         if self.held.is_empty() {
             // a burst must not pin its memory for ever
