@@ -225,7 +225,7 @@ impl Consumer<'_> {
     }
 
     /// Whether the producer must be told that there is room. To be asked when the ring was found
-    /// empty, and after each quarter; answers true once.
+    /// empty, and after each half; answers true once.
     pub fn wanted(&mut self) -> bool {
         self.release();
         self.asked = self.head;
@@ -234,10 +234,11 @@ impl Consumer<'_> {
         wanted.load(Ordering::Relaxed) != 0 && wanted.swap(0, Ordering::Relaxed) != 0
     }
 
-    /// Whether a quarter of the ring was emptied since the producer was last looked after.
+    /// Whether half of the ring was emptied since the producer was last looked after: sooner, a
+    /// producer that sleeps would be woken for a few records.
     #[inline]
-    pub fn quarter(&self) -> bool {
-        self.head.wrapping_sub(self.asked) as usize >= self.ring.size / 4
+    pub fn half(&self) -> bool {
+        self.head.wrapping_sub(self.asked) as usize >= self.ring.size / 2
     }
 }
 

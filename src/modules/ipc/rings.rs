@@ -153,7 +153,7 @@ impl Reader {
     pub fn record(&mut self) -> Option<&[u8]> {
         self.streak += 1;
         if let Some(Some(ring)) = self.consumers.get_mut(self.current)
-            && ring.quarter()
+            && ring.half()
             && ring.wanted()
         {
             self.give_room(self.current);
