@@ -87,7 +87,8 @@ CONF
 #   server  more of the server's body
 sub start ($class, %opt) {
     my $self = bless {}, $class;
-    $self->{s} = CC::Server->new($self->options(%opt));
+    $self->{s} = CC::Server->new(ports => 40, workers => 2, module => 1, lua => 1,
+        $self->options(%opt));
     $self->{s}->start;
     return $self;
 }
@@ -95,7 +96,8 @@ sub start ($class, %opt) {
 # One that is not started, for try_start and the like.
 sub new ($class, %opt) {
     my $self = bless {}, $class;
-    $self->{s} = CC::Server->new($self->options(%opt));
+    $self->{s} = CC::Server->new(ports => 40, workers => 2, module => 1, lua => 1,
+        $self->options(%opt));
     return $self;
 }
 
@@ -104,8 +106,7 @@ sub options ($self, %opt) {
     my $server = delete $opt{server} // $self->{server} // '';
     my $http   = delete $opt{http}   // $self->{http}   // '';
     @$self{qw(init server http)} = ($init, $server, $http);
-    return (ports => 40, workers => 2, module => 1, lua => 1, %opt,
-        http => "$http
+    return (%opt, http => "$http
             init_worker_by_lua_block { $PRELUDE setfenv(1, env) $init }
             server {
                 listen 127.0.0.1:%PORT%;
