@@ -83,6 +83,11 @@ impl Worker {
             return Err(Unsent::Nobody);
         }
         let seat = Seat { generation: self.me.seat.generation, worker: id };
+        // in an old generation nobody succeeds who has left
+        let old = seat.generation < self.table.current().0;
+        if old && !self.table.workers().any(|w| w.seat == seat && alive(w.pid)) {
+            return Err(Unsent::Nobody);
+        }
         self.send_seat(seat, Addressee::Seat, letter)
     }
 
