@@ -39,9 +39,13 @@ impl Peer {
         Peer { way, outbox: Outbox::new(queue), room: None, greeted: false }
     }
 
-    /// Sends or queues; `room` is called when a full line has room again.
+    /// Sends or queues; `room` is called when a full line has room again, None without event loop.
     #[inline]
-    pub fn send(&mut self, message: &Outgoing<'_>, room: &'static Handlers) -> Result<(), Refused> {
+    pub fn send(
+        &mut self,
+        message: &Outgoing<'_>,
+        room: Option<&'static Handlers>,
+    ) -> Result<(), Refused> {
         let result = match &mut self.way {
             Way::Ring(writer) => return self.outbox.send(message, Some(writer)),
             Way::Line(fd) => self.outbox.send(message, Some(&mut Socket(fd.as_fd()))),
@@ -56,7 +60,7 @@ impl Peer {
     }
 
     /// Writes what waits; how many messages were lost because nobody can read them any more.
-    pub fn flush(&mut self, room: &'static Handlers) -> usize {
+    pub fn flush(&mut self, room: Option<&'static Handlers>) -> usize {
         let (put, lost) = match &mut self.way {
             Way::Ring(writer) => self.outbox.flush(writer),
             Way::Line(fd) => self.outbox.flush(&mut Socket(fd.as_fd())),
@@ -70,7 +74,7 @@ impl Peer {
     }
 
     /// Learns the way to the receiver, and sends what has waited for it.
-    pub fn learn(&mut self, send: OwnedFd, room: &'static Handlers) -> usize {
+    pub fn learn(&mut self, send: OwnedFd, room: Option<&'static Handlers>) -> usize {
         if let Way::Unknown = self.way {
             self.way = Way::Line(send);
         }
@@ -99,9 +103,9 @@ impl Peer {
 
     /// A watch costs a wake-up for each record that the receiver takes, so it stands only while
     /// something waits. Without a free connection the next send or flush tries again.
-    fn watch(&mut self, room: &'static Handlers) {
-        match &self.way {
-            Way::Line(fd) if !self.outbox.is_empty() => {
+    fn watch(&mut self, room: Option<&'static Handlers>) {
+        match (&self.way, room) {
+            (Way::Line(fd), Some(room)) if !self.outbox.is_empty() => {
                 if self.room.is_none() {
                     self.room = Watch::new(fd.as_raw_fd(), Direction::Write, room);
                 }

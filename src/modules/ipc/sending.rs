@@ -7,6 +7,7 @@ use super::alive;
 use super::peer::{Peer, Way};
 use super::worker::{LINGER, ROOM, Worker};
 use crate::ngx::cycle;
+use crate::ngx::event::Handlers;
 use crate::proto::ipc::frame::Kind;
 use crate::proto::ipc::outbox::Refused;
 use crate::proto::ipc::{Addressee, Generation, NAME_MAX, Outgoing, Pid, Seat, WorkerId};
@@ -136,9 +137,10 @@ impl Worker {
             let (sender, seat_of_sender) = (self.me.pid, self.me.seat);
             let message =
                 Outgoing { kind, call, sender, seat: seat_of_sender, addressee, name, data };
+            let room = self.room();
             let peer = self.peer(seat).ok_or(Unsent::Nobody)?;
             let before = peer.waiting();
-            let result = peer.send(&message, &ROOM);
+            let result = peer.send(&message, room);
             let after = peer.waiting();
             if after != before {
                 self.hold(self.held + after - before);
@@ -152,6 +154,11 @@ impl Worker {
             Err(_) => {}
         }
         result.map_err(Unsent::Refused)
+    }
+
+    /// Who is told of room on a line.
+    fn room(&self) -> Option<&'static Handlers> {
+        self.events.is_some().then_some(&ROOM)
     }
 
     fn peer(&mut self, seat: Seat) -> Option<&mut Peer> {
@@ -182,8 +189,9 @@ impl Worker {
     /// A worker of a newer generation has said where it can be reached.
     pub(super) fn greet(&mut self, seat: Seat, send: std::os::fd::OwnedFd) {
         let newer = seat.generation > self.me.seat.generation;
+        let room = self.room();
         if let Some(peer) = self.peer(seat).filter(|_| newer) {
-            let lost = peer.learn(send, &ROOM);
+            let lost = peer.learn(send, room);
             self.count(Counter::Lost, lost);
             self.recount();
         }
@@ -191,8 +199,9 @@ impl Worker {
 
     /// Writes what waits for peers that have room again.
     pub(super) fn flush(&mut self) {
+        let room = self.room();
         let peers = self.peers.iter_mut().chain(self.others.values_mut());
-        let lost = peers.filter(|peer| peer.waiting() > 0).map(|peer| peer.flush(&ROOM)).sum();
+        let lost = peers.filter(|peer| peer.waiting() > 0).map(|peer| peer.flush(room)).sum();
         self.count(Counter::Lost, lost);
         self.recount();
         self.linger();

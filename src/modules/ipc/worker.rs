@@ -210,6 +210,7 @@ impl Worker {
         events.housekeeping.after(GRACE, false);
         self.events = Some(events);
         self.greet_elders();
+        self.flush();
         Ok(())
     }
 
