@@ -30,6 +30,7 @@
 
 #![allow(unsafe_code)]
 
+pub mod ends;
 pub mod mesh;
 pub mod ring;
 pub mod slots;

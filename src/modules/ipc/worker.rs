@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use super::alive;
 use super::mailbox::Mailbox;
 use super::peer::{Peer, Way};
-use super::rings::{Bells, Reader};
+use super::rings::{self, Bells, Reader};
 use super::sending::Recent;
 use crate::ngx::event::{Deferred, Direction, Handlers, Watch};
 use crate::ngx::lua::Semaphore;
@@ -133,7 +133,7 @@ pub fn enter(
     let mine = legacy.lines.get_mut(me).ok_or("no line was made for this worker")?;
     let line = mine.receive.take().ok_or("this worker's line was taken before")?;
     let own_send = socket::duplicate(&mine.send).map_err(|errno| format!("dup failed: {errno}"))?;
-    let bells = legacy.rings.map(|(mesh, fds)| Bells::new(mesh, me, fds));
+    let bells = legacy.rings.map(|(mesh, fds)| rings::bells(mesh, me, fds));
     let way = |(to, line): (usize, Line)| match bells.as_ref().and_then(|bells| bells.writer(to)) {
         Some(writer) => Way::Ring(writer),
         None => Way::Line(line.send),

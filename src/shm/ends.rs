@@ -1,0 +1,178 @@
+//! One worker's ends of the rings of its generation: the ring it writes towards each other worker,
+//! the rings it reads and in which order, and who is told of mail and of room. How a sleeper is
+//! woken is the caller's (`modules::ipc::rings` rings eventfds).
+
+use super::mesh::Mesh;
+use super::ring::{Consumer, Producer, Ring};
+use crate::proto::ipc::NAME_MAX;
+use crate::proto::ipc::frame::HEADER;
+use crate::proto::ipc::outbox::{Put, Wire};
+
+/// Records taken from one ring before the next one's turn.
+const STREAK: usize = 64;
+
+/// Wakes the workers of a generation.
+pub trait Bell: Clone {
+    /// Wakes `worker`, which sleeps.
+    fn ring(&self, worker: usize);
+}
+
+/// The bells of a generation, and this worker's number in it.
+#[derive(Clone)]
+pub struct Bells<'m, B> {
+    mesh: Mesh<'m>,
+    me: usize,
+    bell: B,
+}
+
+impl<'m, B: Bell> Bells<'m, B> {
+    /// Of worker `me` in the generation behind `mesh`.
+    pub fn new(mesh: Mesh<'m>, me: usize, bell: B) -> Self {
+        Bells { mesh, me, bell }
+    }
+
+    /// This worker's number.
+    pub fn me(&self) -> usize {
+        self.me
+    }
+
+    /// What wakes the others.
+    pub fn bell(&self) -> &B {
+        &self.bell
+    }
+
+    /// The writing end of the ring to worker `to`.
+    pub fn writer(&self, to: usize) -> Option<Writer<'m, B>> {
+        let producer = self.mesh.ring(self.me, to)?.producer();
+        let piece = Ring::longest(Mesh::ring_size(self.mesh.workers())) / 2 - HEADER - NAME_MAX;
+        Some(Writer { bells: self.clone(), to, producer, piece })
+    }
+
+    /// Whether some receiver has room again.
+    #[inline]
+    pub fn has_room(&self) -> bool {
+        self.mesh.has_room(self.me)
+    }
+
+    /// Whether something waits for this worker.
+    #[inline]
+    pub fn any(&self) -> bool {
+        self.mesh.any(self.me)
+    }
+
+    /// From now on senders ring. False: something has come in between.
+    pub fn sleep(&self) -> bool {
+        self.mesh.sleep(self.me)
+    }
+
+    /// From now on senders need not ring.
+    pub fn awake(&self) {
+        self.mesh.awake(self.me);
+    }
+
+    /// How many workers are awake.
+    pub fn busy(&self) -> usize {
+        self.mesh.busy()
+    }
+}
+
+/// The ring transport's end of the seam.
+pub struct Writer<'m, B> {
+    bells: Bells<'m, B>,
+    to: usize,
+    producer: Producer<'m>,
+    piece: usize,
+}
+
+impl<B: Bell> Wire for Writer<'_, B> {
+    #[inline]
+    fn piece(&self) -> usize {
+        self.piece
+    }
+
+    #[inline]
+    fn put(&mut self, header: &[u8; HEADER], name: &[u8], piece: &[u8]) -> Put {
+        let parts: [&[u8]; 3] = [header, name, piece];
+        if self.producer.put(parts).is_err()
+            && !(self.producer.want_room() && self.producer.put(parts).is_ok())
+        {
+            return Put::Blocked;
+        }
+        if self.bells.mesh.mail(self.bells.me, self.to) {
+            self.bells.bell.ring(self.to);
+        }
+        Put::Taken
+    }
+}
+
+/// The rings that this worker reads, one per sender.
+pub struct Reader<'m, B> {
+    bells: Bells<'m, B>,
+    consumers: Vec<Option<Consumer<'m>>>,
+    /// Senders whose rings are to be looked at, in this round and in the next.
+    bits: u128,
+    later: u128,
+    current: usize,
+    streak: usize,
+}
+
+impl<'m, B: Bell> Reader<'m, B> {
+    /// Looks at everything that is there already.
+    pub fn new(bells: Bells<'m, B>) -> Self {
+        let consumers = (0..bells.mesh.workers())
+            .map(|from| (from != bells.me).then(|| bells.mesh.ring(from, bells.me))?)
+            .map(|ring| ring.map(Ring::consumer))
+            .collect();
+        let bits = bells.mesh.enter(bells.me);
+        Reader { bells, consumers, bits, later: 0, current: usize::MAX, streak: 0 }
+    }
+
+    /// Whether there is a record; then `record` hands it out.
+    #[inline]
+    pub fn ready(&mut self) -> bool {
+        loop {
+            if let Some(Some(ring)) = self.consumers.get_mut(self.current) {
+                let more = !ring.is_empty();
+                if more && self.streak < STREAK {
+                    return true;
+                }
+                if more {
+                    self.later |= 1 << self.current;
+                } else if ring.wanted() {
+                    self.give_room(self.current);
+                }
+            }
+            if self.bits == 0 {
+                self.bits =
+                    std::mem::take(&mut self.later) | self.bells.mesh.senders(self.bells.me);
+            }
+            if self.bits == 0 {
+                self.current = usize::MAX;
+                return false;
+            }
+            self.current = self.bits.trailing_zeros() as usize;
+            self.bits &= self.bits - 1;
+            self.streak = 0;
+        }
+    }
+
+    /// The record that `ready` has found; the one before it is gone.
+    #[inline]
+    pub fn record(&mut self) -> Option<&[u8]> {
+        self.streak += 1;
+        if let Some(Some(ring)) = self.consumers.get_mut(self.current)
+            && ring.half()
+            && ring.wanted()
+        {
+            self.give_room(self.current);
+        }
+        self.consumers.get_mut(self.current)?.as_mut()?.take()
+    }
+
+    /// Lets a sender that waits for room write again.
+    fn give_room(&self, to: usize) {
+        if self.bells.mesh.room(to) {
+            self.bells.bell.ring(to);
+        }
+    }
+}
