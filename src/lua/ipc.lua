@@ -52,16 +52,17 @@ local ipc = setmetatable({}, {
     end,
 })
 
-local function bad_argument(n, fname, expected, value)
+-- Blames the caller of the function that calls this, or of the one `deeper` levels above.
+local function bad_argument(n, fname, expected, value, deeper)
     error("bad argument #" .. n .. " to '" .. fname .. "' (" .. expected .. " expected, got "
-          .. type(value) .. ")", 3)
+          .. type(value) .. ")", 3 + (deeper or 0))
 end
 
 local function name_of(value, n, fname)
     if type(value) == "number" then
         value = tostring(value)
     elseif type(value) ~= "string" then
-        bad_argument(n, fname, "string", value)
+        bad_argument(n, fname, "string", value, 1)
     end
     if #value > NAME_MAX then
         return nil, "alert name length cannot exceed " .. NAME_MAX .. ", was " .. #value
@@ -78,13 +79,13 @@ local function data_of(given, value, n, fname)
     elseif not given then
         return ""
     end
-    bad_argument(n, fname, "string", value)
+    bad_argument(n, fname, "string", value, 1)
 end
 
 local function integer_of(value, n, fname)
     local number = type(value) == "string" and tonumber(value) or value
     if type(number) ~= "number" then
-        bad_argument(n, fname, "number", value)
+        bad_argument(n, fname, "number", value, 1)
     end
     return number
 end
