@@ -32,6 +32,7 @@
 
 pub mod ends;
 pub mod mesh;
+pub mod retained;
 pub mod ring;
 pub mod slots;
 

@@ -1,0 +1,155 @@
+//! Retained values: of each name and key the last value, for workers that start later. A set is one
+//! store for those who read; writers take turns by a lock that outlives its owners; readers take
+//! none. `modules::ipc` decides what is retained and who hears of it.
+//!
+//! A set reserves a block (lock), copies into it (no lock), publishes it and frees the old one
+//! (lock). A process may be killed before any store: what it reserved goes with its life, what it
+//! left half done the next owner of the lock repairs from the chains. Offsets only; whatever else
+//! is written there, every number is bounded before it leads anywhere.
+#![forbid(unsafe_code)]
+
+mod block;
+mod get;
+mod lock;
+#[cfg(all(test, loom))]
+mod loom_tests;
+mod region;
+mod room;
+mod set;
+#[cfg(all(test, not(loom)))]
+mod tests;
+
+/// The atomics, or loom's.
+mod atomic {
+    #[cfg(loom)]
+    pub use loom::sync::atomic::{AtomicU64, Ordering, fence};
+    #[cfg(not(loom))]
+    pub use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+    /// Lets another thread or process come forward.
+    pub fn pause(long: bool) {
+        #[cfg(loom)]
+        loom::thread::yield_now();
+        #[cfg(not(loom))]
+        if long {
+            std::thread::yield_now();
+        } else {
+            std::hint::spin_loop();
+        }
+        #[cfg(loom)]
+        let _ = long;
+    }
+}
+
+use crate::proto::ipc::Pid;
+use atomic::{AtomicU64, Ordering};
+use block::{Block, Sought};
+use region::{GRANULE, Region, WORDS_MIN};
+
+/// Bytes that the memory has at least.
+pub const SIZE_MIN: usize = WORDS_MIN * 8;
+/// Longest key, in bytes.
+pub const KEY_MAX: usize = 1024;
+
+/// The lock's owner lives and does not let go, or all holds are in use: come again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("busy")]
+pub struct Busy;
+
+/// Why a value was not retained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SetError {
+    /// No free room of that length now. The value that was there is there.
+    #[error("no room")]
+    NoRoom,
+    /// The name is longer than [`NAME_MAX`](crate::proto::ipc::NAME_MAX).
+    #[error("name too long")]
+    NameTooLong,
+    /// The key is longer than [`KEY_MAX`].
+    #[error("key too long")]
+    KeyTooLong,
+    /// Longer than all the room there is.
+    #[error("too long")]
+    TooLong,
+    /// See [`Busy`].
+    #[error("busy")]
+    Busy,
+}
+
+impl From<Busy> for SetError {
+    fn from(Busy: Busy) -> Self {
+        SetError::Busy
+    }
+}
+
+/// A value as a visitor gets it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Value<'a> {
+    /// Its key.
+    pub key: &'a [u8],
+    /// All of it.
+    pub value: &'a [u8],
+    /// When it was set.
+    pub sequence: u64,
+}
+
+/// What a visit saw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Everything up to it was seen: what to ask from the next time.
+    pub sequence: u64,
+    /// Values were removed since, so every value of the name was visited: keys that were not are
+    /// gone.
+    pub afresh: bool,
+}
+
+/// The retained values, as one process sees them; one thread of a process at a time.
+pub struct Retained<'m, A> {
+    region: Region<'m>,
+    me: u64,
+    alive: A,
+}
+
+impl<'m, A: Fn(Pid) -> bool> Retained<'m, A> {
+    /// Marks zeroed memory as empty, before any other process sees it. False where it is too small.
+    pub fn init(memory: &[AtomicU64]) -> bool {
+        Region::over(memory).map(|region| region.mark()).is_some()
+    }
+
+    /// Retained values in memory that [`Retained::init`] marked, at this size and layout. `alive`
+    /// tells whether another process lives that has attached to it.
+    pub fn attach(memory: &'m [AtomicU64], pid: Pid, alive: A) -> Option<Self> {
+        let region = Region::over(memory).filter(Region::fits)?;
+        Some(Retained { region, me: lock::identity(pid)?, alive })
+    }
+
+    fn find(&self, sought: &Sought<'_>) -> Option<Block<'m>> {
+        self.region.chain(self.region.bucket(sought.hash)?).find(|block| block.is(sought))
+    }
+
+    /// The last sequence number given out.
+    pub fn sequence(&self) -> u64 {
+        self.region.sequence.load(Ordering::Relaxed)
+    }
+
+    /// How many values are retained.
+    pub fn len(&self) -> usize {
+        self.region.values.load(Ordering::Relaxed) as usize
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes in use: values with their names, keys and headers, and what is being copied.
+    pub fn bytes_used(&self) -> usize {
+        let used = self.region.used.load(Ordering::Relaxed) as usize;
+        used.min(self.region.granules()) * GRANULE * 8
+    }
+
+    /// Bytes that can be.
+    pub fn capacity(&self) -> usize {
+        self.region.granules() * GRANULE * 8
+    }
+}
