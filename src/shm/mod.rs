@@ -24,8 +24,11 @@
 //!   Mail for a process dies with the process; mail for a seat waits for the successor.
 //! * **The zone changes** (other size, other library build) or the binary is upgraded: a new zone
 //!   starts at generation 1, the generations do not see each other, and the log says so.
+//! * **Retained values** belong to nobody: they outlive who set them, and reloads. Their writers take
+//!   turns by a lock word that names its owner; where that one is dead, the next repairs what it
+//!   left half done and goes on. What it had reserved goes with it. Readers take no lock.
 //!
-//! No pointers are stored, only numbers; no lock exists, so none can be left behind by a dead
+//! No pointers are stored, only numbers; no other lock exists, so none can be left behind by a dead
 //! owner; what an unknown process may have scribbled is masked to its range when it is read.
 
 #![allow(unsafe_code)]

@@ -103,7 +103,8 @@ pub struct Seen {
     pub afresh: bool,
 }
 
-/// The retained values, as one process sees them; one thread of a process at a time.
+/// The retained values, as one process sees them. One thread of a process at a time: what carries
+/// its process id and is not of the running call is taken for left over.
 pub struct Retained<'m, A> {
     region: Region<'m>,
     me: u64,
@@ -117,7 +118,8 @@ impl<'m, A: Fn(Pid) -> bool> Retained<'m, A> {
     }
 
     /// Retained values in memory that [`Retained::init`] marked, at this size and layout. `alive`
-    /// tells whether another process lives that has attached to it.
+    /// tells whether a process lives that has attached to it; a stopped one does. Who says so of a
+    /// stranger that got a dead one's process id keeps locked what that one locked.
     pub fn attach(memory: &'m [AtomicU64], pid: Pid, alive: A) -> Option<Self> {
         let region = Region::over(memory).filter(Region::fits)?;
         Some(Retained { region, me: lock::identity(pid)?, alive })

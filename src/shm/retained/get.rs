@@ -65,7 +65,7 @@ impl<'m, A: Fn(Pid) -> bool> Retained<'m, A> {
 
     /// Shows the values of a name that were set after `since` (0: all), oldest first, each whole.
     /// A value that is set during the visit is shown at most once; one that is there all the time,
-    /// exactly once.
+    /// exactly once. What a busy visit showed is good; ask again from the same number.
     pub fn visit(
         &self,
         name: &[u8],

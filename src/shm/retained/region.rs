@@ -1,6 +1,6 @@
-//! Where things are in the memory of the retained values: a head, the holds, a bitmap of the taken
-//! granules, the buckets of the hash index, and the arena, whose blocks hang in chains from the
-//! buckets. Decides nothing about who may change what; `retained`, `lock` and `room` do.
+//! Where things are in the memory of the retained values: a head, the holds, the arena, the buckets
+//! of the hash index, from which the arena's blocks hang in chains, and a bitmap of the granules
+//! that are taken. Decides nothing about who may change what; `retained`, `lock` and `room` do.
 
 use super::atomic::{AtomicU64, Ordering, fence};
 use super::block::Block;
@@ -15,7 +15,7 @@ pub const HOLDS: usize = if cfg!(loom) { 2 } else { 64 };
 /// it bounds every walk, whatever the memory holds.
 pub const CHAIN_MAX: usize = 64;
 /// How often a reader looks again at a chain that changes under it before it takes the lock.
-const TRIES: usize = if cfg!(loom) { 1 } else { 16 };
+const TRIES: usize = if cfg!(loom) { 1 } else { 4 };
 
 const HEAD: usize = 8;
 /// Classes of lengths: 1, 2, up to 4, up to 8 and so on, all longer ones in the last.
@@ -81,9 +81,10 @@ impl<'m> Region<'m> {
         let (hints, rest) = rest.split_at_checked(CLASSES)?;
         let (spares, rest) = rest.split_at_checked(CLASSES)?;
         let (holds, rest) = rest.split_at_checked(HOLD * HOLDS)?;
-        let (taken, rest) = rest.split_at_checked(chunks)?;
+        // the arena first: its granules are cache lines where the memory begins with one
+        let (arena, rest) = rest.split_at_checked(chunks * CHUNK_GRANULES * GRANULE)?;
         let (buckets, rest) = rest.split_at_checked(chunks * CHUNK_BUCKETS)?;
-        let arena = rest.get(..chunks * CHUNK_GRANULES * GRANULE)?;
+        let taken = rest.get(..chunks)?;
         let bytes = size_of_val(memory);
         Some(Region {
             magic,

@@ -23,22 +23,22 @@ impl<A: Fn(Pid) -> bool> Retained<'_, A> {
         if sought.granules(value.len()) + record.granules(Record::SIZE) > self.region.granules() {
             return Err(SetError::TooLong);
         }
-        let mut whole = false;
-        loop {
-            let reserved = self.locked(|| self.reserve(&sought, &record, value.len(), whole))??;
+        // The second time only where the name lost its last value meanwhile, and its record: then
+        // we bring one.
+        for with_record in [false, true] {
+            let reserved =
+                self.locked(|| self.reserve(&sought, &record, value.len(), with_record))??;
             if let Some(block) = self.region.block(reserved.extent.at) {
                 block.fill(&sought, value);
             }
             if let Some(block) = reserved.record.and_then(|at| self.region.block(at)) {
                 block.fill(&record, &[0; Record::SIZE]);
             }
-            match self.locked(|| self.publish(&reserved, &sought, &record))?? {
-                Some(sequence) => return Ok(sequence),
-                // the name lost its last value meanwhile, and its record; the second time we
-                // bring one
-                None => whole = true,
+            if let Some(sequence) = self.locked(|| self.publish(&reserved, &sought, &record))?? {
+                return Ok(sequence);
             }
         }
+        Err(SetError::Busy)
     }
 
     fn reserve(
@@ -46,11 +46,11 @@ impl<A: Fn(Pid) -> bool> Retained<'_, A> {
         sought: &Sought<'_>,
         record: &Sought<'_>,
         value: usize,
-        whole: bool,
+        with_record: bool,
     ) -> Result<Reserved, SetError> {
         self.forget();
         let own = sought.granules(value);
-        let with_record = whole || self.find(record).is_none();
+        let with_record = with_record || self.find(record).is_none();
         let more = if with_record { record.granules(Record::SIZE) } else { 0 };
         let extent = self.take(own + more).ok_or(SetError::NoRoom)?;
         if !self.hold(extent) {
@@ -60,7 +60,8 @@ impl<A: Fn(Pid) -> bool> Retained<'_, A> {
         Ok(Reserved { extent, record: with_record.then_some(extent.at + own) })
     }
 
-    /// None where the name's record is missing and none was reserved.
+    /// Lock held, twice in a set: here nothing is copied, only links and counts change. None where the
+    /// name's record is missing and none was reserved.
     fn publish(
         &self,
         reserved: &Reserved,
