@@ -26,10 +26,12 @@
 //!   starts at generation 1, the generations do not see each other, and the log says so.
 //! * **Retained values** belong to nobody: they outlive who set them, and reloads. Their writers take
 //!   turns by a lock word that names its owner; where that one is dead, the next repairs what it
-//!   left half done and goes on. What it had reserved goes with it. Readers take no lock.
+//!   left half done and goes on. What it had reserved goes with it. Readers need no lock; only one
+//!   that writers overtake again and again takes it, to hold what it copies.
 //!
-//! No pointers are stored, only numbers; no other lock exists, so none can be left behind by a dead
-//! owner; what an unknown process may have scribbled is masked to its range when it is read.
+//! No pointers are stored, only numbers. The one lock is held over links and counts only, and a
+//! dead owner is passed over; what an unknown process may have scribbled is masked to its range
+//! when it is read.
 
 #![allow(unsafe_code)]
 

@@ -60,6 +60,14 @@ fn get(me: &Retained<'_, fn(Pid) -> bool>) {
     }
 }
 
+fn get_held(me: &Retained<'_, fn(Pid) -> bool>) {
+    let mut value = vec![];
+    if let Ok(found) = me.get_held(&block::Sought::value(b"n", b"k"), &mut value) {
+        assert!(found.is_some());
+        assert!(value.len() == 16 && value.iter().all(|byte| *byte == value[0]), "{value:?}");
+    }
+}
+
 fn ask(me: &Retained<'_, fn(Pid) -> bool>) {
     let mut newest = 0;
     if let Ok(last) = me.last(b"n") {
@@ -71,6 +79,11 @@ fn ask(me: &Retained<'_, fn(Pid) -> bool>) {
 #[test]
 fn loom_a_reader_of_a_block_that_is_used_again() {
     model(2, &[set_twice, get]);
+}
+
+#[test]
+fn loom_what_a_reader_holds_is_not_used_again() {
+    model(2, &[set_twice, get_held]);
 }
 
 #[test]

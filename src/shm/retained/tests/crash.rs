@@ -206,3 +206,30 @@ fn a_repair_spares_what_the_living_hold() {
     slow.locked(|| slow.free(extent)).unwrap();
     b.audit();
 }
+
+/// A reader that copies a block, not the first of its chain, while its writer is killed: once the
+/// block is out of the chain, the reader does not believe what it copied.
+#[test]
+fn a_reader_hears_of_a_replacement_that_was_cut_short() {
+    let mut replaced = 0;
+    for n in 0..100 {
+        let zone = Zone::new(SIZE_MIN);
+        let a = zone.seen_by(1);
+        let bucket = |key: u8| a.region.bucket(Sought::value(b"n", &[key]).hash).unwrap();
+        let second = (1..).find(|key| std::ptr::eq(bucket(*key), bucket(0))).unwrap();
+        a.set(b"n", &[0], b"behind").unwrap();
+        a.set(b"n", &[second], b"in front").unwrap();
+        let place = || a.find(&Sought::value(b"n", &[0])).map(|block| block.at);
+        let (before, mut looks) = (place(), 0);
+        a.region.still(bucket(0), |_| {
+            looks += 1;
+            if looks == 1 {
+                fuse::until(n, || zone.seen_by(DEAD).set(b"n", &[0], b"new").is_ok());
+                survivor(&zone).delete(b"none", b"").unwrap();
+            }
+        });
+        replaced += usize::from(place() != before);
+        assert!(looks > 1 || place() == before, "killed before store {n}");
+    }
+    assert!(replaced > 50);
+}
