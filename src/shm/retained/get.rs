@@ -35,12 +35,14 @@ impl<'m, A: Fn(Pid) -> bool> Retained<'m, A> {
         let Some(block) = held else { return Ok(None) };
         block.read_value(value);
         let (extent, sequence) = (Extent::of(block), block.sequence.load(Ordering::Relaxed));
-        // where the lock is not to be had, the next call ends the hold
-        let _ = self.locked(|| {
+        let ended = self.locked(|| {
             if self.let_go(extent) && !self.is_linked(extent.at) {
                 self.free(extent);
             }
         });
+        if ended.is_err() {
+            self.abandon(extent);
+        }
         Ok(Some(sequence))
     }
 

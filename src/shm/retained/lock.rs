@@ -9,6 +9,8 @@ use crate::proto::ipc::Pid;
 
 const PID_BITS: u32 = 22; // Linux: PID_MAX_LIMIT is 4 Mi
 const PID: u64 = (1 << PID_BITS) - 1;
+/// In the place of a process id: nobody, and dead.
+pub const NOBODY: u64 = PID + 1;
 /// How often a process looks at the lock before it gives up: some milliseconds, where a critical
 /// section takes less than a microsecond, a repair some nanoseconds for each granule.
 const ROUNDS: u32 = if cfg!(loom) { 4 } else { 16384 };

@@ -5,6 +5,7 @@
 use super::Retained;
 use super::atomic::{AtomicU64, Ordering, fence};
 use super::block::{Block, Kind, Sought};
+use super::lock::NOBODY;
 use super::region::{CHUNK_GRANULES, CLASSES, HOLD, put};
 use crate::proto::ipc::Pid;
 
@@ -188,14 +189,25 @@ impl<'m, A: Fn(Pid) -> bool> Retained<'m, A> {
     /// Ends this process's hold of an extent, without freeing it. False where it had none: somebody
     /// took it for dead.
     pub(super) fn let_go(&self, extent: Extent) -> bool {
-        let mine = self.holds().find(|(who, what)| {
-            who.load(Ordering::Relaxed) == self.me
-                && Extent::unpack(what.load(Ordering::Relaxed)) == extent
-        });
-        if let Some((who, _)) = mine {
+        let mine = self.own_hold(extent);
+        if let Some(who) = mine {
             put(who, 0, Ordering::Relaxed);
         }
         mine.is_some()
+    }
+
+    /// Leaves this process's hold of an extent to whoever is short of room: for one who cannot have
+    /// the lock. Nobody else changes the word while its process lives.
+    pub(super) fn abandon(&self, extent: Extent) {
+        if let Some(who) = self.own_hold(extent) {
+            // pairs with drop_holds() and repair(): my copy ends before another's begins
+            put(who, NOBODY, Ordering::Release);
+        }
+    }
+
+    fn own_hold(&self, extent: Extent) -> Option<&'m AtomicU64> {
+        let mut holds = self.holds().filter(|(who, _)| who.load(Ordering::Relaxed) == self.me);
+        holds.find(|(_, what)| what.load(Ordering::Relaxed) == extent.pack()).map(|(who, _)| who)
     }
 
     /// Ends every hold that is this process's own, from a call that did not end.
@@ -204,14 +216,14 @@ impl<'m, A: Fn(Pid) -> bool> Retained<'m, A> {
     }
 
     /// Ends the holds of dead processes.
-    fn collect(&self) {
+    pub(super) fn collect(&self) {
         self.drop_holds(|who| !self.lives(who));
         self.region.hints.iter().for_each(|hint| put(hint, 0, Ordering::Relaxed));
     }
 
     fn drop_holds(&self, over: impl Fn(u64) -> bool) {
         for (who, what) in self.holds() {
-            let owner = who.load(Ordering::Relaxed);
+            let owner = who.load(Ordering::Acquire); // pairs with abandon()
             if owner != 0 && over(owner) {
                 let extent = Extent::unpack(what.load(Ordering::Relaxed));
                 put(who, 0, Ordering::Relaxed);
@@ -239,7 +251,8 @@ impl<'m, A: Fn(Pid) -> bool> Retained<'m, A> {
         region.buckets.iter().for_each(|bucket| self.repair_chain(bucket));
         for (who, what) in self.holds() {
             let extent = Extent::unpack(what.load(Ordering::Relaxed));
-            if self.lives(who.load(Ordering::Relaxed)) && self.inside(extent) {
+            // the load pairs with abandon()
+            if self.lives(who.load(Ordering::Acquire)) && self.inside(extent) {
                 self.mark(extent, true);
             } else {
                 put(who, 0, Ordering::Relaxed);

@@ -8,10 +8,10 @@ use super::{KEY_MAX, Retained, SetError};
 use crate::proto::ipc::{NAME_MAX, Pid};
 
 /// Room that a writer fills before it publishes.
-struct Reserved {
-    extent: Extent,
+pub(super) struct Reserved {
+    pub extent: Extent,
     /// Where in it the name's record begins, if one must be made.
-    record: Option<usize>,
+    pub record: Option<usize>,
 }
 
 impl<A: Fn(Pid) -> bool> Retained<'_, A> {
@@ -34,14 +34,18 @@ impl<A: Fn(Pid) -> bool> Retained<'_, A> {
             if let Some(block) = reserved.record.and_then(|at| self.region.block(at)) {
                 block.fill(&record, &[0; Record::SIZE]);
             }
-            if let Some(sequence) = self.locked(|| self.publish(&reserved, &sought, &record))?? {
+            let published = self.locked(|| self.publish(&reserved, &sought, &record));
+            if published.is_err() {
+                self.abandon(reserved.extent);
+            }
+            if let Some(sequence) = published?? {
                 return Ok(sequence);
             }
         }
         Err(SetError::Busy)
     }
 
-    fn reserve(
+    pub(super) fn reserve(
         &self,
         sought: &Sought<'_>,
         record: &Sought<'_>,
@@ -62,7 +66,7 @@ impl<A: Fn(Pid) -> bool> Retained<'_, A> {
 
     /// Lock held, twice in a set: here nothing is copied, only links and counts change. None where the
     /// name's record is missing and none was reserved.
-    fn publish(
+    pub(super) fn publish(
         &self,
         reserved: &Reserved,
         sought: &Sought<'_>,

@@ -259,6 +259,44 @@ fn a_live_owner_of_the_lock_makes_others_come_again_and_a_dead_one_does_not() {
     a.audit();
 }
 
+/// What can happen to a writer while it copies.
+#[test]
+fn a_writer_notices_what_it_lost_while_it_copied() {
+    let zone = Zone::new(SMALL);
+    let (a, b) = (zone.seen_by(1), zone.seen_by_with(2, |_| false));
+    let (sought, record) = (Sought::value(b"n", b"k"), Sought::record(b"n"));
+    let reserve = |with_record| {
+        let reserved = a.locked(|| a.reserve(&sought, &record, 5, with_record).unwrap()).unwrap();
+        a.region.block(reserved.extent.at).unwrap().fill(&sought, b"value");
+        reserved
+    };
+    let publish = |reserved| a.locked(|| a.publish(&reserved, &sought, &record)).unwrap();
+    // the name's record, with the name's last value
+    a.set(b"n", b"k", b"v").unwrap();
+    let reserved = reserve(false);
+    assert_eq!(reserved.record, None);
+    a.delete(b"n", b"k").unwrap();
+    assert_eq!(publish(reserved), Ok(None));
+    assert_eq!(a.bytes_used(), 0);
+    // the need for a record of its own
+    let reserved = reserve(false);
+    a.region.block(reserved.record.unwrap()).unwrap().fill(&record, &[0; 24]);
+    b.set(b"n", b"other", b"v").unwrap();
+    assert!(publish(reserved).unwrap().is_some());
+    // its life, in the eyes of another who was short of room
+    let reserved = reserve(false);
+    b.locked(|| b.collect()).unwrap();
+    b.set(b"x", b"k", b"where it was").unwrap();
+    assert_eq!(publish(reserved), Err(SetError::Busy));
+    assert_eq!(a.audit().len(), 3);
+    // the lock; then whoever is short of room may have what was reserved
+    let (used, extent) = (a.bytes_used(), reserve(false).extent);
+    a.abandon(extent);
+    zone.seen_by(3).locked(|| zone.seen_by(3).collect()).unwrap();
+    assert_eq!(a.bytes_used(), used);
+    a.audit();
+}
+
 #[test]
 fn a_full_chain_refuses_and_the_others_go_on() {
     let zone = Zone::new(256 << 10);

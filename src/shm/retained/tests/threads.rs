@@ -150,6 +150,7 @@ fn writers_do_not_starve_a_reader() {
                 let _ = zone.seen_by(1).set(b"n", b"k", &word.to_le_bytes().repeat(50_000));
             }
         });
+        let _end = AtTheEnd(&end); // also where an assertion fails
         let (me, mut got, began) = (zone.seen_by(2), vec![], Instant::now());
         let mut worst = Duration::ZERO;
         while began.elapsed() < Duration::from_millis(500) {
@@ -158,7 +159,14 @@ fn writers_do_not_starve_a_reader() {
             worst = worst.max(before.elapsed());
             assert!(got.len() == 400_000 && got.chunks(8).all(|chunk| chunk == &got[..8]));
         }
-        end.store(true, Ordering::Relaxed);
         println!("slowest read {worst:?}");
     });
+}
+
+struct AtTheEnd<'a>(&'a AtomicBool);
+
+impl Drop for AtTheEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
