@@ -14,6 +14,7 @@ mod lock;
 #[cfg(all(test, loom))]
 mod loom_tests;
 mod region;
+mod repair;
 mod room;
 mod set;
 #[cfg(all(test, not(loom)))]
