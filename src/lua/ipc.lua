@@ -5,6 +5,7 @@ local ffi = require "ffi"
 local receiver = require "ngx.ipc.receiver"
 
 local C = ffi.C
+local ffi_string = ffi.string
 local get_phase = ngx.get_phase
 local type, tostring, tonumber, select, error, pairs = type, tostring, tonumber, select, error, pairs
 
@@ -20,6 +21,10 @@ int ngx_cc_ipc_send_worker(uint32_t id, uint32_t kind, uint32_t call,
 int ngx_cc_ipc_broadcast(int own, uint32_t kind, uint32_t call,
     const char *name, size_t name_len, const char *data, size_t data_len,
     ngx_cc_ipc_missed_t *missed, size_t room);
+int ngx_cc_ipc_retain(int keep, const char *name, size_t name_len, const char *key, size_t key_len,
+    const char *value, size_t value_len, ngx_cc_ipc_missed_t *missed, size_t room);
+int ngx_cc_ipc_retained_all(const char *name, size_t name_len);
+int ngx_cc_ipc_retained_item(size_t index, ngx_cc_ipc_item_t *item);
 int ngx_cc_ipc_workers(ngx_cc_ipc_row_t *rows, size_t room);
 int ngx_cc_ipc_generation(void);
 int ngx_cc_ipc_stats(ngx_cc_ipc_stats_t *stats);
@@ -36,6 +41,9 @@ local ERRORS = {
     [-3] = "full",
     [-4] = "message too long",
     [-6] = "internal error, see the error log",
+    [-7] = "no room",
+    [-8] = "busy",
+    [-9] = "key too long",
 }
 local OWN_WORKER = "a handler cannot call its own worker, where handlers run in order"
 -- Where waiting is legal.
@@ -123,7 +131,7 @@ function ipc.send_worker(id, name, ...)
     return nil, ERRORS[code] or "No worker with id " .. tostring(id)
 end
 
-local missed
+local missed = ffi.new("ngx_cc_ipc_missed_t[?]", WORKERS_MAX)
 
 local function missed_workers(count)
     local list = {}
@@ -135,7 +143,6 @@ local function missed_workers(count)
 end
 
 local function broadcast(own, kind, call, name, data)
-    missed = missed or ffi.new("ngx_cc_ipc_missed_t[?]", WORKERS_MAX)
     return C.ngx_cc_ipc_broadcast(own, kind, call, name, #name, data, #data, missed, WORKERS_MAX)
 end
 
@@ -168,6 +175,62 @@ function ipc.reply(name, ...)
         error("Can't reply: there is no sender outside of a receive handler", 2)
     end
     return ipc.send(to, name, ...)
+end
+
+local item = ffi.new "ngx_cc_ipc_item_t"
+
+-- All retained values of a name: { { key =, value =, sequence = }, ... }, oldest first.
+local function all_retained(name)
+    local count = C.ngx_cc_ipc_retained_all(name, #name)
+    if count < 0 then
+        return nil, ERRORS[count]
+    end
+    local list = {}
+    while C.ngx_cc_ipc_retained_item(#list, item) == 1 do
+        list[#list + 1] = {
+            key = ffi_string(item.key, item.key_len),
+            value = ffi_string(item.value, item.value_len),
+            sequence = tonumber(item.sequence),
+        }
+    end
+    return list
+end
+
+-- Keeps `value` (nil: ends it) as the last one of name and key, and tells all workers' handlers of
+-- that name: handler(value, key). True once it is kept, then, where some could not be told, why and
+-- who, as from broadcast.
+function ipc.retain(name, key, value)
+    local name, err = name_of(name, 1, "retain")
+    key = data_of(true, key, 2, "retain")
+    local keep = value ~= nil and 1 or 0
+    value = data_of(value ~= nil, value, 3, "retain")
+    if not name then
+        return nil, err
+    end
+    local count = C.ngx_cc_ipc_retain(keep, name, #name, key, #key, value, #value, missed, WORKERS_MAX)
+    if count == 0 then
+        return true
+    elseif count < 0 then
+        return nil, ERRORS[count]
+    end
+    local list = missed_workers(count)
+    return true, list[1].err, list
+end
+
+-- The retained value of a key and its sequence number, or without a key all of a name's.
+function ipc.retained(name, ...)
+    local name, err = name_of(name, 1, "retained")
+    if not name then
+        return nil, err
+    elseif select("#", ...) == 0 then
+        return all_retained(name)
+    end
+    local key = data_of(true, (...), 2, "retained")
+    local code = C.ngx_cc_ipc_retained(name, #name, key, #key, item)
+    if code == 1 then
+        return ffi_string(item.value, item.value_len), tonumber(item.sequence)
+    end
+    return nil, ERRORS[code]
 end
 
 -- receive(name, fn), receive(name, nil) or receive{ name = fn, ... }; then options:
@@ -214,6 +277,11 @@ function ipc.receive(name, ...)
     local err = receiver.start()
     if err then
         return nil, err
+    end
+    for key, fn in pairs(new) do
+        for _, kept in pairs(fn and all_retained(key) or {}) do
+            receiver.catch_up(key, kept.key, get_phase() == "init_worker")
+        end
     end
     return true
 end

@@ -24,6 +24,13 @@ typedef struct {
 int ngx_cc_ipc_send(uint32_t pid, uint32_t kind, uint32_t call,
     const char *name, size_t name_len, const char *data, size_t data_len);
 int ngx_cc_ipc_take(ngx_cc_ipc_mail_t *mail, int deputy);
+typedef struct {
+    const char *key; size_t key_len;
+    const char *value; size_t value_len;
+    uint64_t sequence;
+} ngx_cc_ipc_item_t;
+int ngx_cc_ipc_retained(const char *name, size_t name_len, const char *key, size_t key_len,
+    ngx_cc_ipc_item_t *item);
 void ngx_cc_ipc_unhappy(int what);
 void ngx_cc_ipc_calls(uint32_t calls);
 int ngx_cc_ipc_attach(void *sema, void *deputy, void *post);
@@ -33,7 +40,7 @@ void ngx_cc_ipc_pass(void *guard);
 int ngx_http_lua_ffi_sema_post(void *sem, int n);
 ]]
 
-local CALL, REPLY, FAILURE = 3, 4, 5
+local CALL, REPLY, FAILURE, RETAINED = 3, 4, 5, 6
 local UNHANDLED, FAILED, LATE = 0, 1, 2
 
 -- A light thread's request never frees what it has allocated, so the receiver starts afresh in a
@@ -94,8 +101,22 @@ local function answer(to, call, kind, data)
     end
 end
 
+local item = ffi.new "ngx_cc_ipc_item_t"
+
+-- The retained value as it is now: a notice says only that it has changed.
+local function retained(name, key)
+    if C.ngx_cc_ipc_retained(name, #name, key, #key, item) == 1 then
+        return ffi_string(item.value, item.value_len)
+    end
+end
+
 local function handle(name, handler, data, from, kind, call)
-    local ok, result = xpcall(handler, trace, data)
+    local ok, result
+    if kind == RETAINED then
+        ok, result = xpcall(handler, trace, retained(name, data), data)
+    else
+        ok, result = xpcall(handler, trace, data)
+    end
     if not ok then
         C.ngx_cc_ipc_unhappy(FAILED)
         ngx.log(ngx.ERR, "ipc handler \"", name, "\" failed: ", result)
@@ -264,6 +285,19 @@ function _M.start()
         sema = nil
         return "cannot start the receiver: " .. err
     end
+end
+
+-- Runs a handler for what is retained already. In init_worker at once, before any request; a
+-- handler that wants to yield there, and any handler elsewhere, runs in the receiver.
+function _M.catch_up(name, key, now)
+    local handler = handlers[name]
+    if now and handler and xpcall(handler, trace, retained(name, key), key) then
+        return
+    end
+    last = last + 1
+    backlog[last] = { name, key, ngx.worker.pid(), ngx.worker.id(), RETAINED, 0 }
+    backlog_bytes = backlog_bytes + #name + #key + BACKLOG_OVERHEAD
+    sema:post(1)
 end
 
 -- Sets or, with fn false, deletes a handler.

@@ -52,12 +52,13 @@ impl CoreModule for Core {
 const MAIN: u32 = conf::NGX_MAIN_CONF | conf::NGX_DIRECT_CONF;
 const ONE: u32 = MAIN | conf::NGX_CONF_TAKE1;
 
-directives!(static mut COMMANDS: [Conf; 6] = {
+directives!(static mut COMMANDS: [Conf; 7] = {
     "cc_zone" (ONE, 0) => |cf, conf| settings::cc_zone(cf, &mut conf.ipc.settings),
     "cc_ipc_queue" (ONE, 0) => |cf, conf| settings::cc_ipc_queue(cf, &mut conf.ipc.settings),
     "cc_ipc_max_message" (ONE, 0) => |cf, conf| settings::cc_ipc_max_message(cf, &mut conf.ipc.settings),
     "cc_ipc_transport" (ONE, 0) => |cf, conf| settings::cc_ipc_transport(cf, &mut conf.ipc.settings),
     "cc_ipc_spin" (ONE, 0) => |cf, conf| settings::cc_ipc_spin(cf, &mut conf.ipc.settings),
+    "cc_ipc_retain" (ONE, 0) => |cf, conf| settings::cc_ipc_retain(cf, &mut conf.ipc.settings),
     "cc_lua_preload" (MAIN | conf::NGX_CONF_1MORE, 0) => |cf, conf| lua::directive(cf, &mut conf.lua),
 });
 

@@ -1,11 +1,13 @@
 //! What Lua calls through FFI for `ngx.ipc`: thin functions over `worker`, C types only.
 
+use super::retaining;
 use super::sending::{Letter, Reach, Unsent};
 use super::worker::{self, Worker};
 use crate::ngx::lua::{Address, Guard, Out, Semaphore, Text, exported};
 use crate::proto::ipc::frame::Kind;
 use crate::proto::ipc::outbox::Refused;
-use crate::proto::ipc::{Pid, WorkerId};
+use crate::proto::ipc::{Pid, Seat, WorkerId};
+use crate::shm::retained::SetError;
 use crate::shm::slots::{COUNTERS, Counter};
 
 /// Answers of the sending functions; src/lua/ipc.lua has the words.
@@ -16,6 +18,9 @@ const FULL: i32 = -3;
 const TOO_LONG: i32 = -4;
 const NAME: i32 = -5;
 const BUG: i32 = -6;
+const NO_ROOM: i32 = -7;
+const BUSY: i32 = -8;
+const KEY: i32 = -9;
 
 /// Kinds of messages, as src/lua/ipc_receiver.lua has them.
 const CALL: u32 = Kind::Call as u32;
@@ -37,6 +42,29 @@ pub struct Mail {
     call: u32,
 }
 
+/// A retained value. The addresses hold until the next look at retained values.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Item {
+    key: *const u8,
+    key_len: usize,
+    value: *const u8,
+    value_len: usize,
+    sequence: u64,
+}
+
+impl Item {
+    fn of(copy: &retaining::Copy) -> Item {
+        Item {
+            key: copy.key.as_ptr(),
+            key_len: copy.key.len(),
+            value: copy.value.as_ptr(),
+            value_len: copy.value.len(),
+            sequence: copy.sequence,
+        }
+    }
+}
+
 /// A row of the worker table.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -55,6 +83,16 @@ pub struct Missed {
     id: u32,
     generation: u32,
     code: i32,
+}
+
+impl Missed {
+    fn of((seat, why): &(Seat, Unsent)) -> Missed {
+        Missed {
+            id: u32::from(seat.worker.0),
+            generation: seat.generation.0,
+            code: code(Err(*why)),
+        }
+    }
 }
 
 /// What `stats` tells, in messages but for `queued_bytes`.
@@ -110,11 +148,7 @@ exported! {
         let reach = if own != 0 { Reach::Own } else { Reach::Newer };
         with(|worker| {
             let unsent = worker.broadcast(reach, letter(kind, call, name, data));
-            missed.fill(room, unsent.iter().map(|(seat, why)| Missed {
-                id: u32::from(seat.worker.0),
-                generation: seat.generation.0,
-                code: code(Err(*why)),
-            }));
+            missed.fill(room, unsent.iter().map(Missed::of));
             unsent.len() as i32
         })
     }
@@ -199,6 +233,50 @@ exported! {
                 generation: w.seat.generation.0,
                 state: w.state as u32 + 1,
             })) as i32
+        })
+    }
+
+    /// Retains a value (`keep`), or ends it, and tells all: how many could not be told, of which
+    /// the first `room` are listed.
+    fn ngx_cc_ipc_retain(keep: i32, name: Text, name_len: usize, key: Text, key_len: usize, value: Text, value_len: usize, missed: Out<Missed>, room: usize) -> i32, BUG, {
+        let (name, key) = (name.bytes(name_len), key.bytes(key_len));
+        let value = (keep != 0).then(|| value.bytes(value_len));
+        with(|worker| match worker.retain(name, key, value) {
+            Ok((_, untold)) => {
+                missed.fill(room, untold.iter().map(Missed::of));
+                untold.len() as i32
+            }
+            Err(SetError::NoRoom) => NO_ROOM,
+            Err(SetError::TooLong) => TOO_LONG,
+            Err(SetError::NameTooLong) => NAME,
+            Err(SetError::KeyTooLong) => KEY,
+            Err(SetError::Busy) => BUSY,
+        })
+    }
+
+    /// Looks at one retained value: 1 there it is, 0 there is none.
+    fn ngx_cc_ipc_retained(name: Text, name_len: usize, key: Text, key_len: usize, item: Out<Item>) -> i32, BUG, {
+        let (name, key) = (name.bytes(name_len), key.bytes(key_len));
+        with(|worker| match worker.retained(name, key) {
+            Ok(copy) => item.fill(1, copy.into_iter().map(Item::of)) as i32,
+            Err(_) => BUSY,
+        })
+    }
+
+    /// Looks at all retained values of a name: how many there are.
+    fn ngx_cc_ipc_retained_all(name: Text, name_len: usize) -> i32, BUG, {
+        let name = name.bytes(name_len);
+        with(|worker| worker.retained_all(name).map_or(BUSY, |count| count as i32))
+    }
+
+    /// One of them, from 0; 0 where that was the last.
+    fn ngx_cc_ipc_retained_item(index: usize, item: Out<Item>) -> i32, BUG, {
+        with(|worker| match item.fill(1, worker.copy(index).into_iter().map(Item::of)) {
+            0 => {
+                worker.drop_copies();
+                0
+            }
+            filled => filled as i32,
         })
     }
 

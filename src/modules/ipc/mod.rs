@@ -6,12 +6,14 @@ pub mod api;
 pub mod mailbox;
 pub mod peer;
 pub mod receiving;
+pub mod retaining;
 pub mod rings;
 pub mod sending;
 pub mod settings;
 pub mod worker;
 
 use std::os::fd::OwnedFd;
+use std::sync::atomic::AtomicU64;
 
 use self::settings::{Settings, Transport};
 use crate::modules::core::{Core, ngx_cc_module};
@@ -25,6 +27,7 @@ use crate::ngx::zone::{self, Zone};
 use crate::proto::ipc::{Generation, Pid, Seat, WorkerId};
 use crate::shm;
 use crate::shm::mesh::Mesh;
+use crate::shm::retained::Retained;
 use crate::shm::slots::Table;
 
 /// The settings of one cycle, and what the master made for its workers.
@@ -49,6 +52,11 @@ impl Conf {
     fn table(&self) -> Option<&'static Table> {
         self.zone.memory().and_then(shm::at)
     }
+
+    /// The memory behind the table.
+    fn retained(&self) -> Option<&'static [AtomicU64]> {
+        self.zone.memory()?.get(Table::SIZE / 8..)
+    }
 }
 
 /// Checks the settings, asks for the zone and makes lines and rings; all of it is dropped again
@@ -56,7 +64,7 @@ impl Conf {
 pub fn init_conf(cycle: Cycle<'_>, conf: &mut Conf) -> ConfResult {
     conf.settings.check()?;
     let (tag, size) = (&raw mut ngx_cc_module, conf.settings.zone());
-    zone::add(cycle, "ngx_cc", tag, size, Table::SIZE, &mut conf.zone)?;
+    zone::add(cycle, "ngx_cc", tag, size, conf.settings.shared(), &mut conf.zone)?;
     if cycle::testing() || cycle::process() == Process::Other {
         return Ok(());
     }
@@ -110,6 +118,7 @@ pub fn init_module(cycle: Cycle<'_>, conf: &mut Conf) {
     let Some(table) = conf.table() else { return };
     if !conf.zone.reused() {
         table.init();
+        conf.retained().map(Retained::<fn(Pid) -> bool>::init);
         if !conf.elders.is_empty() {
             let news = "shared zone is new: old workers and new ones do not see each other";
             cycle.log(Level::Notice, format_args!("cc: {news}"));
@@ -129,6 +138,9 @@ pub fn init_module(cycle: Cycle<'_>, conf: &mut Conf) {
 /// Takes this worker's seat, so that everything that runs in init_worker can send.
 pub fn init_process(cycle: Cycle<'_>, conf: &mut Conf) -> Result<(), String> {
     let table = conf.table().filter(|table| table.fits()).ok_or("the shared zone is damaged")?;
+    let pid = Pid(u32::try_from(cycle::pid()).map_err(|_| "process id out of range")?);
+    let retained = conf.retained().and_then(|memory| Retained::attach(memory, pid, alive as _));
+    let retained = retained.ok_or("the shared zone is damaged")?;
     let generation = conf.generation.ok_or("no generation was counted")?;
     let number = cycle::worker_number();
     let worker = u16::try_from(number).map_err(|_| "worker number out of range")?;
@@ -144,8 +156,8 @@ pub fn init_process(cycle: Cycle<'_>, conf: &mut Conf) -> Result<(), String> {
         lines: std::mem::take(&mut conf.lines),
         rings: mesh.map(|mesh| (mesh, bells)),
         elders: std::mem::take(&mut conf.elders),
+        retained,
     };
-    let pid = Pid(u32::try_from(cycle::pid()).map_err(|_| "process id out of range")?);
     let seat = Seat { generation, worker: WorkerId(worker) };
     worker::enter(table, pid, seat, limits, legacy)?;
     let news = format_args!("cc: worker {worker} of generation {} enters", generation.0);

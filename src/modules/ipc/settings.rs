@@ -2,6 +2,7 @@
 
 use crate::ngx::conf::{self, ConfError, ConfResult, Line, shown};
 use crate::ngx::zone;
+use crate::shm::retained;
 use crate::shm::slots::Table;
 
 /// `cc_ipc_queue` where it is not set, bytes.
@@ -16,6 +17,8 @@ const SPIN_CEILING: usize = 1000;
 /// `cc_zone` where it is not set, bytes. Does not depend on `worker_processes`, so that the zone
 /// survives a reload that changes them.
 const ZONE: usize = 1 << 20;
+/// `cc_ipc_retain` where it is not set, bytes.
+const RETAIN: usize = 1 << 20;
 
 /// How messages travel inside a generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +33,7 @@ pub enum Transport {
 #[derive(Default)]
 pub struct Settings {
     zone: Option<Set<usize>>,
+    retain: Option<Set<usize>>,
     queue: Option<Set<usize>>,
     max_message: Option<Set<usize>>,
     spin: Option<Set<usize>>,
@@ -54,7 +58,20 @@ fn place<T>(set: &Option<Set<T>>) -> String {
 impl Settings {
     /// `cc_zone`, bytes.
     pub fn zone(&self) -> usize {
-        value(&self.zone).unwrap_or(ZONE.max(zone::smallest(Table::SIZE)))
+        value(&self.zone).unwrap_or(ZONE.max(self.least_zone()))
+    }
+
+    /// Bytes of the zone that are used: the worker table, then the retained values.
+    pub fn shared(&self) -> usize {
+        Table::SIZE + self.retain()
+    }
+
+    fn least_zone(&self) -> usize {
+        zone::smallest(self.shared())
+    }
+
+    fn retain(&self) -> usize {
+        value(&self.retain).unwrap_or(RETAIN)
     }
 
     /// `cc_ipc_queue`, bytes.
@@ -86,8 +103,11 @@ impl Settings {
             let place =
                 if self.queue.is_some() { place(&self.queue) } else { place(&self.max_message) };
             format!("\"cc_ipc_queue\" must not be less than \"cc_ipc_max_message\"{place}")
-        } else if self.zone() < zone::smallest(Table::SIZE) {
-            let (least, place) = (zone::smallest(Table::SIZE) >> 10, place(&self.zone));
+        } else if self.retain() < retained::SIZE_MIN {
+            let (least, place) = (retained::SIZE_MIN.div_ceil(1024), place(&self.retain));
+            format!("\"cc_ipc_retain\" is too small: at least {least}k are needed{place}")
+        } else if self.zone() < self.least_zone() {
+            let (least, place) = (self.least_zone() >> 10, place(&self.zone));
             format!("\"cc_zone\" is too small: at least {least}k are needed{place}")
         } else {
             return Ok(());
@@ -99,6 +119,11 @@ impl Settings {
 /// `cc_zone`.
 pub fn cc_zone(cf: &mut conf::Conf<'_>, settings: &mut Settings) -> ConfResult {
     once(cf, &mut settings.zone, size)
+}
+
+/// `cc_ipc_retain`.
+pub fn cc_ipc_retain(cf: &mut conf::Conf<'_>, settings: &mut Settings) -> ConfResult {
+    once(cf, &mut settings.retain, size)
 }
 
 /// `cc_ipc_queue`.

@@ -11,6 +11,7 @@ use super::alive;
 use super::mailbox::Mailbox;
 use super::peer::{Peer, Way};
 use super::rings::{self, Bells, Reader};
+use super::retaining::Copy;
 use super::sending::Recent;
 use crate::ngx::event::{Deferred, Direction, Handlers, Watch};
 use crate::ngx::lua::Semaphore;
@@ -19,6 +20,7 @@ use crate::proto::ipc::frame::{Header, Kind};
 use crate::proto::ipc::spin::Spin;
 use crate::proto::ipc::{Addressee, Pid, Seat};
 use crate::shm::mesh::Mesh;
+use crate::shm::retained::Retained;
 use crate::shm::slots::{Counter, SlotId, State, Table, Worker as Entry};
 
 /// How long after its start a worker without a receiver keeps its mail, in ms: init_worker may
@@ -46,6 +48,8 @@ pub struct Legacy {
     pub rings: Option<(Mesh<'static>, Vec<OwnedFd>)>,
     /// The send ends of older generations' workers.
     pub elders: Vec<(Seat, OwnedFd)>,
+    /// The retained values of all generations.
+    pub retained: Retained<'static, fn(Pid) -> bool>,
 }
 
 pub(super) struct Events {
@@ -87,6 +91,9 @@ pub struct Worker {
     pub(super) deputy_waiting: bool,
     /// Calls of this worker that wait for replies.
     pub(super) calls: usize,
+    pub(super) retained: Retained<'static, fn(Pid) -> bool>,
+    /// Retained values that Lua is about to look at.
+    pub(super) copies: Vec<Copy>,
     /// The process that was sent to last.
     pub(super) recent: Option<Recent>,
     pub(super) grace: bool,
@@ -159,6 +166,8 @@ pub fn enter(
         deputy: None,
         deputy_waiting: false,
         calls: 0,
+        retained: legacy.retained,
+        copies: Vec::new(),
         recent: None,
         grace: true,
         events: None,

@@ -31,6 +31,8 @@ pub enum Kind {
     Reply,
     /// Why a call has no reply, in words.
     Failure,
+    /// The retained value of that name, whose key is the data, has changed.
+    Retained,
 }
 
 /// A record's header.
@@ -108,6 +110,7 @@ impl Header {
             3 => Kind::Call,
             4 => Kind::Reply,
             5 => Kind::Failure,
+            6 => Kind::Retained,
             _ => return Err(FrameError::Header),
         };
         let name = first as u8;
