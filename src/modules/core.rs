@@ -7,6 +7,7 @@ use crate::modules::{listen, lua};
 use crate::ngx::conf::{self, ConfResult, directives};
 use crate::ngx::cycle::Cycle;
 use crate::ngx::module::{CoreModule, core_context, core_table};
+use crate::proto::preload::Preload;
 
 /// The main conf of a cycle.
 #[derive(Default)]
@@ -16,7 +17,7 @@ pub struct Conf {
     /// The cc_ipc_* and cc_zone settings and this generation's descriptors.
     pub ipc: ipc::Conf,
     /// `cc_lua_preload`, where it is set.
-    pub lua: Option<lua::Preload>,
+    pub lua: Option<Preload>,
 }
 
 /// The module.

@@ -11,9 +11,6 @@ use crate::ngx::conf::borrowed;
 use crate::ngx::cycle::Cycle;
 use crate::ngx::guard::guard;
 
-/// Alignment of the memory handed out: nginx's slab gives whole pages to large requests.
-const PAGE: usize = 4096;
-
 /// What a cycle's conf keeps of its zone. It must not move once `add` was called: nginx keeps its
 /// address.
 #[derive(Default)]
@@ -36,11 +33,6 @@ impl Zone {
     pub fn reused(&self) -> bool {
         self.reused
     }
-}
-
-/// The zone's overhead: nginx's slab header and page table, roughly a page and 1/64 of the size.
-pub fn smallest(bytes: usize) -> usize {
-    (bytes + bytes / 64 + 8 * PAGE).next_multiple_of(PAGE)
 }
 
 /// Asks nginx for the zone `name` of `size` bytes, `bytes` of which `zone` will hand out. From

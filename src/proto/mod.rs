@@ -4,3 +4,5 @@
 
 pub mod ipc;
 pub mod listen;
+pub mod preload;
+pub mod zone;

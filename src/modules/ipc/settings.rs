@@ -1,7 +1,8 @@
 //! The directives of the bus: `cc_zone`, `cc_ipc_*`; their defaults and bounds.
 
 use crate::ngx::conf::{self, ConfError, ConfResult, Line, shown};
-use crate::ngx::zone;
+use crate::proto::ipc::spin;
+use crate::proto::zone;
 use crate::shm::retained;
 use crate::shm::slots::Table;
 
@@ -70,8 +71,10 @@ impl Settings {
         zone::smallest(self.shared())
     }
 
+    /// Where only the zone is set, what it leaves.
     fn retain(&self) -> usize {
-        value(&self.retain).unwrap_or(RETAIN)
+        let left = |zone| zone::largest(zone).saturating_sub(Table::SIZE).max(retained::SIZE_MIN);
+        value(&self.retain).unwrap_or_else(|| value(&self.zone).map_or(RETAIN, left))
     }
 
     /// `cc_ipc_queue`, bytes.
@@ -147,7 +150,9 @@ pub fn cc_ipc_transport(cf: &mut conf::Conf<'_>, settings: &mut Settings) -> Con
 
 /// `cc_ipc_spin`.
 pub fn cc_ipc_spin(cf: &mut conf::Conf<'_>, settings: &mut Settings) -> ConfResult {
-    once(cf, &mut settings.spin, |word| spin(&shown(word)).filter(|micros| *micros <= SPIN_CEILING))
+    once(cf, &mut settings.spin, |word| {
+        spin::parse(&shown(word)).filter(|micros| *micros <= SPIN_CEILING)
+    })
 }
 
 fn once<T>(
@@ -166,28 +171,4 @@ fn once<T>(
 
 fn size(word: &[u8]) -> Option<usize> {
     conf::Conf::size(word).filter(|size| *size > 0)
-}
-
-/// Microseconds: `off`, `20us`, `1ms`, or `0`.
-fn spin(word: &str) -> Option<usize> {
-    match word {
-        "off" | "0" => Some(0),
-        _ => match (word.strip_suffix("us"), word.strip_suffix("ms")) {
-            (Some(micros), _) => micros.parse().ok(),
-            (None, Some(millis)) => millis.parse::<usize>().ok()?.checked_mul(1000),
-            (None, None) => None,
-        },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_spin_is_a_short_time() {
-        let words = ["off", "0", "20us", "1ms", "20", "us", "-1us", "x"];
-        let parsed = words.map(spin);
-        assert_eq!(parsed, [Some(0), Some(0), Some(20), Some(1000), None, None, None, None]);
-    }
 }

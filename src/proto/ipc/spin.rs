@@ -6,6 +6,18 @@
 /// Idle spells between two tries of a spin that had stopped paying.
 const RETRY: u32 = 64;
 
+/// The value of `cc_ipc_spin` in microseconds: `off`, `0`, `20us` or `1ms`.
+pub fn parse(word: &str) -> Option<usize> {
+    match word {
+        "off" | "0" => Some(0),
+        _ => match (word.strip_suffix("us"), word.strip_suffix("ms")) {
+            (Some(micros), _) => micros.parse().ok(),
+            (None, Some(millis)) => millis.parse::<usize>().ok()?.checked_mul(1000),
+            (None, None) => None,
+        },
+    }
+}
+
 /// What one worker has learned. Times in nanoseconds.
 #[derive(Debug)]
 pub struct Spin {
@@ -67,6 +79,13 @@ impl Spin {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_value_is_a_short_time() {
+        let words = ["off", "0", "20us", "1ms", "20", "us", "-1us", "x"];
+        let parsed = words.map(parse);
+        assert_eq!(parsed, [Some(0), Some(0), Some(20), Some(1000), None, None, None, None]);
+    }
 
     #[test]
     fn a_spin_that_pays_goes_on_and_one_that_does_not_ends() {
