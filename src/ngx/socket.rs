@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::kill;
 use nix::sys::socket::{
@@ -88,6 +89,11 @@ pub fn receive(from: BorrowedFd<'_>, buf: &mut [u8]) -> Result<(usize, Option<Ow
         }
     }
     Ok((message.bytes, passed))
+}
+
+/// Waits for something to read, at most so many milliseconds.
+pub fn wait(on: BorrowedFd<'_>, milliseconds: u16) {
+    let _ = poll(&mut [PollFd::new(on, PollFlags::POLLIN)], milliseconds);
 }
 
 /// Whether a process of that id exists, a zombie not yet reaped included.

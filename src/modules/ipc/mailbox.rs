@@ -206,20 +206,6 @@ impl Mailbox {
     pub fn forget(&mut self, alive: impl Fn(Pid) -> bool) {
         self.assembler.retain(alive);
     }
-
-    /// Takes out everything that nobody will handle any more; how many messages were lost.
-    pub fn clear(&mut self) -> usize {
-        let mut lost = 0;
-        self.line_ready = true;
-        loop {
-            self.new_turn();
-            match self.take() {
-                Next::Mail(_) | Next::Dropped(Counter::Lost) => lost += 1,
-                Next::Empty => return lost,
-                Next::Hello(..) | Next::Dropped(_) | Next::Later => {}
-            }
-        }
-    }
 }
 
 /// What a record led to, where that concerns anybody.
