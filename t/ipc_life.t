@@ -165,6 +165,19 @@ subtest 'master_process off' => sub {
     is $c->run(0, 'return ipc.send_worker(1, "news")'), "nil\tNo worker with id 1", 'none at all';
     ok $s->quit($PROMPT), 'quit';
     $s->log_is_clean;
+
+    # some nginx versions do not serve after that, with or without the module; none may crash
+    for my $main ('', 'cc_zone 2m;', 'cc_ipc_transport socket;') {
+        $s->start($c->options(main => ''));
+        my ($pid, $from) = ($s->master_pid, $s->log_size);
+        $s->configure($c->options(main => $main));
+        $s->write_conf;
+        $s->signal('HUP');
+        ok $s->wait_log(qr/enters/, $from), 'reload';
+        is $s->master_pid, $pid, 'survives';
+        ok $s->stop($PROMPT), 'stop';
+        unlike $s->error_log($from), qr/cc:.*panic|no seat/, 'in good order';
+    }
 };
 
 subtest 'helper processes' => sub {

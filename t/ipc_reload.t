@@ -18,6 +18,7 @@ subtest 'a zone of another size' => \&zone;
 subtest 'the module goes and comes' => \&module;
 subtest 'a failed reload' => \&failed;
 subtest 'last words' => \&last_words;
+subtest 'deaths during a reload' => \&deaths;
 done_testing;
 
 sub reloads ($transport) {
@@ -189,6 +190,29 @@ sub failed {
     is $c->run(0, 'return ipc.generation()'), 2, 'counts';
     ok $s->quit, 'quits';
     $s->log_is_clean(qr/\[emerg\]/);
+}
+
+# Old and new workers killed while the master is between the two.
+sub deaths {
+    my $c = CC::Console->start(init => $INIT);
+    my $s = $c->s;
+    my $master = $s->master_pid;
+    for my $round (1 .. 4) {
+        my @old = $s->worker_pids;
+        $s->signal('HUP');
+        $s->wait_for(sub { CC::Proc::children($master) > 2 }, 'a new worker');
+        my ($young) = grep { my $pid = $_; !grep { $_ == $pid } @old } CC::Proc::children($master);
+        kill KILL => $round % 2 ? $old[0] : $young;
+        $s->wait_for(sub { $s->is_complete && !grep { CC::Proc::alive($_) } @old, $round % 2 ? () : $young },
+            'the new workers to be alone');
+        is $c->run(0, 'return ipc.broadcast("news", "x")'), 'true', "round $round: broadcast";
+        is $c->until($_, 'return t.count("news")', 1), 1, "round $round: worker $_ hears it" for 0, 1;
+        is join(' ', sort $c->run(1, 'local l = {}
+            for _, w in ipairs(ipc.workers()) do l[#l + 1] = w.id .. w.state .. w.generation end
+            table.sort(l) return unpack(l)')), join("\t", map { $_ . 'live' . ($round + 1) } 0, 1), "round $round: the table is right";
+    }
+    ok $s->quit, 'quits';
+    $s->log_is_clean(qr/exited on signal 9/);
 }
 
 # What a worker says in its last moments.
