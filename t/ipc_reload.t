@@ -200,8 +200,10 @@ sub deaths {
     for my $round (1 .. 4) {
         my @old = $s->worker_pids;
         $s->signal('HUP');
-        $s->wait_for(sub { CC::Proc::children($master) > 2 }, 'a new worker');
-        my ($young) = grep { my $pid = $_; !grep { $_ == $pid } @old } CC::Proc::children($master);
+        my $young = $s->wait_for(sub {
+            my ($new) = grep { my $pid = $_; !grep { $_ == $pid } @old } CC::Proc::children($master);
+            return $new;
+        }, 'a new worker');
         kill KILL => $round % 2 ? $old[0] : $young;
         $s->wait_for(sub { $s->is_complete && !grep { CC::Proc::alive($_) } @old, $round % 2 ? () : $young },
             'the new workers to be alone');

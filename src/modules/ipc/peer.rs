@@ -25,10 +25,11 @@ pub enum Way {
 
 /// A receiver.
 pub struct Peer {
+    /// While something waits on a line: tells when there is room. A ring's reader tells by bell.
+    /// It goes before the line does.
+    room: Option<Watch>,
     way: Way,
     outbox: Outbox,
-    /// While something waits on a line: tells when there is room. A ring's reader tells by bell.
-    room: Option<Watch>,
     /// Whether it was told the way to this worker.
     greeted: bool,
 }
@@ -36,7 +37,7 @@ pub struct Peer {
 impl Peer {
     /// A receiver; at most `queue` bytes wait for it.
     pub fn new(way: Way, queue: usize) -> Peer {
-        Peer { way, outbox: Outbox::new(queue), room: None, greeted: false }
+        Peer { room: None, way, outbox: Outbox::new(queue), greeted: false }
     }
 
     /// Sends or queues; `room` is called when a full line has room again, None without event loop.
@@ -53,7 +54,7 @@ impl Peer {
             Way::Gone => Err(Refused::Gone),
         };
         if result == Err(Refused::Gone) {
-            self.way = Way::Gone;
+            self.lose();
         }
         self.watch(room);
         result
@@ -67,10 +68,15 @@ impl Peer {
             Way::Unknown | Way::Gone => return 0,
         };
         if put == Put::Gone {
-            self.way = Way::Gone;
+            self.lose();
         }
         self.watch(room);
         lost
+    }
+
+    fn lose(&mut self) {
+        self.room = None;
+        self.way = Way::Gone;
     }
 
     /// Learns the way to the receiver, and sends what has waited for it.

@@ -19,7 +19,7 @@ use crate::ngx::lua::Semaphore;
 use crate::ngx::socket::{self, Line};
 use crate::proto::ipc::frame::{Header, Kind};
 use crate::proto::ipc::spin::Spin;
-use crate::proto::ipc::{Addressee, Pid, Seat};
+use crate::proto::ipc::{Addressee, Pid, Seat, WorkerId};
 use crate::shm::mesh::Mesh;
 use crate::shm::retained::Retained;
 use crate::shm::slots::{Counter, SlotId, State, Table, Worker as Entry};
@@ -261,8 +261,7 @@ impl Worker {
             lost += self.clear();
             // what exit_worker_by_lua has sent may wait for a newer worker's hello, or for room;
             // there is no event loop any more to wait with
-            let waiting = self.all_peers().any(|peer| peer.waiting() > 0);
-            if !waiting || cycle::nanoseconds() > deadline {
+            if !self.is_awaited() || cycle::nanoseconds() > deadline {
                 break;
             }
             socket::wait(self.mailbox.line(), PARTING);
@@ -272,6 +271,18 @@ impl Worker {
         self.table.hold(self.slot, 0);
         self.table.release(self.slot, self.me.pid);
         lost
+    }
+
+    /// Whether something waits for a worker that lives to take it.
+    fn is_awaited(&self) -> bool {
+        let lives = |seat: Seat| {
+            self.table.workers().any(|w| w.seat == seat && w.pid != self.me.pid && alive(w.pid))
+        };
+        let generation = self.me.seat.generation;
+        let own =
+            (0..).zip(&self.peers).map(|(id, p)| (Seat { generation, worker: WorkerId(id) }, p));
+        let others = self.others.iter().map(|(seat, peer)| (*seat, peer));
+        own.chain(others).any(|(seat, peer)| peer.waiting() > 0 && lives(seat))
     }
 
     /// Takes out everything that nobody will handle any more; how many messages were lost.
