@@ -202,6 +202,12 @@ impl Mailbox {
         Next::Empty
     }
 
+    /// Whether a message is half received.
+    #[inline]
+    pub fn is_assembling(&self) -> bool {
+        self.assembler.is_busy()
+    }
+
     /// Forgets half-received messages of dead senders.
     pub fn forget(&mut self, alive: impl Fn(Pid) -> bool) {
         self.assembler.retain(alive);

@@ -79,6 +79,9 @@ impl Worker {
     /// has come in between.
     fn rest(&mut self) -> bool {
         self.use_room();
+        if self.mailbox.is_assembling() {
+            self.keep_house();
+        }
         let Some(bells) = &self.bells else { return true };
         let crowded = || bells.busy() > cycle::cores();
         match &mut self.events {
@@ -240,7 +243,15 @@ impl Worker {
         self.mailbox.forget(alive);
         self.greet_elders();
         self.flush();
-        if let Some(events) = &mut self.events {
+        let others = self.others.keys().any(|seat| seat.generation != own);
+        if others || self.held > 0 || self.mailbox.is_assembling() {
+            self.keep_house();
+        }
+    }
+
+    /// Has a look soon. An idle worker among its own needs none, and is not woken for it.
+    pub(super) fn keep_house(&mut self) {
+        if let Some(events) = self.events.as_mut().filter(|events| !events.housekeeping.is_set()) {
             events.housekeeping.after(HOUSEKEEPING, false);
         }
     }

@@ -194,6 +194,7 @@ impl Worker {
             let lost = peer.learn(send, room);
             self.count(Counter::Lost, lost);
             self.recount();
+            self.keep_house();
         }
     }
 
@@ -239,6 +240,7 @@ impl Worker {
         if held != self.held {
             self.held = held;
             self.table.hold(self.slot, held as u64);
+            self.keep_house();
         }
     }
 }

@@ -115,6 +115,12 @@ impl Assembler {
         Assembled::Whole(message(&header, name, data))
     }
 
+    /// Whether some message is in the making.
+    #[inline]
+    pub fn is_busy(&self) -> bool {
+        !self.partials.is_empty()
+    }
+
     /// Frees the last long message once its receiver has taken it.
     #[inline]
     pub fn release(&mut self) {
