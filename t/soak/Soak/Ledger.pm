@@ -1,0 +1,110 @@
+package Soak::Ledger;
+
+# Reads what the workers have noted (t/soak/soak.lua) and finds each message that was accepted and
+# not handled. Order, duplicates and content were judged by the receivers, at once.
+
+use v5.36;
+use CC::Proc ();
+
+use constant {
+    HEAD => 80, ROW => 40,
+    TO_PROCESS => 1, TO_SEAT => 2, BY_BROADCAST => 3, EMPTY => 4, HANDLED => 10,
+};
+
+# $folder; killed => { pid => }, live => { pid => }.
+sub read ($class, $folder, %about) {
+    my $self = bless { %about, of => {}, seats => {}, wrong => [] }, $class;
+    for my $path (glob "$folder/[0-9]*") {
+        my $bytes = CC::Proc::slurp($path) // next;
+        my ($pid, $generation, $id, $rows, $handled, $answered, $unnamed, $refused)
+            = unpack 'L4 Q4', $bytes;
+        # killed before it had written its name
+        next if !$pid;
+        my $p = $self->{of}{$pid} = { pid => $pid, seat => "$generation.$id", handled => $handled,
+            answered => $answered, unnamed => $unnamed, refused => $refused };
+        for my $n (0 .. $rows - 1) {
+            my ($kind, $a, $b, undef, $count, $first, $last) = unpack 'L4 Q3', substr $bytes, HEAD + $n * ROW, ROW;
+            if ($kind > HANDLED) {
+                $p->{got}{ $kind - HANDLED }{$a} = { count => $count, first => $first, last => $last, pid => $pid };
+            }
+            else {
+                $p->{sent}{$kind}{ $kind == TO_PROCESS ? $a : "$a.$b" } = $count;
+            }
+        }
+        push @{ $self->{seats}{ $p->{seat} } }, $p;
+    }
+    return $self;
+}
+
+sub total ($self, $key) {
+    my $sum = 0;
+    $sum += $_->{$key} for values %{ $self->{of} };
+    return $sum;
+}
+
+sub fate ($self, $pid) {
+    return $self->{live}{$pid} ? 'live' : $self->{killed}{$pid} ? 'killed' : 'left';
+}
+
+# Of all messages accepted by somebody: { what became of the receiver => how many it did not
+# handle }. Whatever cannot be is in `wrong`.
+sub balance ($self) {
+    $self->{missing} = { left => 0, killed => 0, sender => 0 };
+    $self->{accepted} = 0;
+    for my $from (sort { $a <=> $b } keys %{ $self->{of} }) {
+        my $sent = $self->{of}{$from}{sent};
+        for my $to (sort keys %{ $sent->{ +TO_PROCESS } }) {
+            my $r = $self->{of}{$to};
+            $self->compare($from, "process $to", TO_PROCESS, $sent->{ +TO_PROCESS }{$to}, $r ? [$r] : [], 0);
+        }
+        for my $kind (TO_SEAT, BY_BROADCAST, EMPTY) {
+            for my $seat (sort keys %{ $sent->{$kind} }) {
+                $self->compare($from, "worker $seat", $kind, $sent->{$kind}{$seat}, $self->{seats}{$seat} // [], 1);
+            }
+        }
+    }
+    return $self->{missing};
+}
+
+# The messages of one kind that $from had accepted for one process, or for the holders of one seat.
+sub compare ($self, $from, $whom, $kind, $accepted, $holders, $inherits) {
+    my $live     = grep { $self->fate($_->{pid}) eq 'live' } @$holders;
+    my $killed   = grep { $self->fate($_->{pid}) eq 'killed' } @$holders;
+    my @got      = grep { defined } map { $_->{got}{$kind}{$from} } @$holders;
+    my $handled  = 0;
+    $handled    += $_->{count} for @got;
+    my $fate     = $self->fate($from);
+    my $where    = "from $from ($fate) to $whom, kind $kind: $accepted accepted, $handled handled";
+
+    # a sender killed between the acceptance and its note has one more accepted than it says
+    my $unnoted = $fate eq 'killed' ? 1 : 0;
+    push @{ $self->{wrong} }, "$where: too many" if $handled > $accepted + $unnoted;
+
+    my $behind = 0;
+    if ($kind != EMPTY) {
+        @got = sort { $a->{first} <=> $b->{first} } @got;
+        for my $got (@got) {
+            push @{ $self->{wrong} }, "$where: $got->{first} twice" if $got->{first} <= $behind;
+            # what a killed predecessor had in hand is gone with it, nothing else
+            push @{ $self->{wrong} }, "$where: from $behind to $got->{first}"
+                if $got->{first} != $behind + 1 && !$killed;
+            $behind = $got->{last};
+        }
+    }
+    my $missing = $accepted > $handled ? $accepted - $handled : 0;
+    # who left an old generation is not sent broadcasts, which their sender cannot know
+    return if $kind == BY_BROADCAST && !$live;
+    $self->{accepted} += $accepted;
+    return if !$missing;
+
+    if ($live && $fate eq 'live') {
+        my $inherited = $inherits && $killed;
+        push @{ $self->{wrong} }, "$where: missing" if !$inherited;
+        push @{ $self->{wrong} }, "$where: the last ones are missing"
+            if $inherited && $kind != EMPTY && @got && $behind != $accepted && $self->{live}{ $got[-1]{pid} };
+    }
+    $self->{missing}{ $killed ? 'killed' : $live ? 'sender' : 'left' } += $missing;
+    return;
+}
+
+1;
