@@ -23,7 +23,7 @@ typedef struct {
 
 int ngx_cc_ipc_send(uint32_t pid, uint32_t kind, uint32_t call,
     const char *name, size_t name_len, const char *data, size_t data_len);
-int ngx_cc_ipc_take(ngx_cc_ipc_mail_t *mail, int deputy);
+int ngx_cc_ipc_take(ngx_cc_ipc_mail_t *mail, int who);
 typedef struct {
     const char *key; size_t key_len;
     const char *value; size_t value_len;
@@ -42,6 +42,8 @@ int ngx_http_lua_ffi_sema_post(void *sem, int n);
 
 local CALL, REPLY, FAILURE, RETAINED = 3, 4, 5, 6
 local UNHANDLED, FAILED, LATE = 0, 1, 2
+-- Who takes; the last one only says that it will wait.
+local RECEIVER, DEPUTY, DEPUTY_WAITS = 0, 1, 2
 
 -- A light thread's request never frees what it has allocated, so the receiver starts afresh in a
 -- new one now and then.
@@ -215,7 +217,7 @@ local function run()
     in_order, current, sender = false, nil, nil
     local handled = 0
     while true do
-        local taken = first <= last and 3 or C.ngx_cc_ipc_take(mail, 0)
+        local taken = first <= last and 3 or C.ngx_cc_ipc_take(mail, RECEIVER)
         if heirs == 0 and handled % RENEW == 0 and taken ~= 2 then
             timer_at(0, run)
         end
@@ -247,7 +249,8 @@ local deputy_mail = ffi.new "ngx_cc_ipc_mail_t"
 local function deputy(premature)
     local taken = 0
     while not premature and taken < RENEW and (calls > 0 or not ngx.worker.exiting()) do
-        if calls > 0 and backlog_bytes < BACKLOG_MAX and C.ngx_cc_ipc_take(deputy_mail, 1) == 1 then
+        local may_take = calls > 0 and backlog_bytes < BACKLOG_MAX
+        if C.ngx_cc_ipc_take(deputy_mail, may_take and DEPUTY or DEPUTY_WAITS) == 1 then
             local m = deputy_mail
             local name, data = ffi_string(m.name, m.name_len), ffi_string(m.data, m.data_len)
             if m.kind == REPLY or m.kind == FAILURE then

@@ -154,10 +154,15 @@ exported! {
     }
 
     /// Takes the next message: 1 one is there, 0 wait for the semaphore, 2 the worker leaves and
-    /// nothing is there any more. `deputy`: on behalf of the receiver, whose handler has yielded.
-    fn ngx_cc_ipc_take(mail: Out<Mail>, deputy: i32) -> i32, BUG, {
+    /// nothing is there any more. `who`: 0 the receiver, 1 its deputy while a handler has yielded,
+    /// 2 the deputy, which takes nothing but will wait.
+    fn ngx_cc_ipc_take(mail: Out<Mail>, who: i32) -> i32, BUG, {
         with(|worker| {
-            let taken = if deputy != 0 { worker.take_as_deputy() } else { worker.take() };
+            let taken = match who {
+                0 => worker.take(),
+                1 => worker.take_as_deputy(),
+                _ => worker.deputy_waits(),
+            };
             let row = taken.map(|taken| Mail {
                 name: taken.name.0,
                 name_len: taken.name.1,

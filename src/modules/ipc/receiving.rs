@@ -34,6 +34,13 @@ impl Worker {
         taken
     }
 
+    /// The deputy will wait, whether or not there is mail: nobody waits for a reply, or the receiver
+    /// has enough put aside.
+    pub fn deputy_waits(&mut self) -> Option<Taken> {
+        self.deputy_waiting = true;
+        None
+    }
+
     fn take_or_rest(&mut self) -> Option<Taken> {
         loop {
             match self.mailbox.take() {
