@@ -14,9 +14,9 @@ use crate::proto::ipc::{Pid, Seat};
 use crate::shm::slots::Counter;
 
 /// Messages that a receiver takes in one turn of the event loop, so that a flood starves nobody.
-const BUDGET: usize = 512;
+const BUDGET: usize = 256;
 /// Bytes that it takes in one turn.
-const BUDGET_BYTES: usize = 1 << 20;
+const BUDGET_BYTES: usize = 256 << 10;
 
 /// A message taken out of the mailbox; its bytes stay in place until the next is taken.
 #[derive(Clone, Copy)]
