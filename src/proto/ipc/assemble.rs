@@ -26,6 +26,10 @@ pub struct Message<'a> {
     pub data: &'a [u8],
 }
 
+/// Most bytes of a buffer that is kept for the next long message: a new one of that size would have
+/// to be paged in.
+const SPARE: usize = 2 << 20;
+
 /// What a record led to.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Assembled<'a> {
@@ -57,13 +61,14 @@ struct Partial {
 pub struct Assembler {
     partials: HashMap<Pid, Partial>,
     whole: Partial,
+    spare: Vec<u8>,
     max: usize,
 }
 
 impl Assembler {
     /// For messages of at most `max` bytes of data.
     pub fn new(max: usize) -> Self {
-        Assembler { partials: HashMap::new(), whole: Partial::default(), max }
+        Assembler { partials: HashMap::new(), whole: Partial::default(), spare: Vec::new(), max }
     }
 
     /// Takes one record, as the process `receiver`.
@@ -95,7 +100,8 @@ impl Assembler {
             if self.partials.len() >= PARTIALS_MAX {
                 self.partials.clear();
             }
-            let mut data = Vec::with_capacity(total);
+            let mut data = std::mem::take(&mut self.spare);
+            data.reserve_exact(total);
             data.extend_from_slice(piece);
             self.partials.insert(header.sender, Partial { name: name.to_vec(), data, total });
             return Assembled::More;
@@ -125,7 +131,11 @@ impl Assembler {
     #[inline]
     pub fn release(&mut self) {
         if self.whole.total > 0 {
-            self.whole = Partial::default();
+            let mut data = std::mem::take(&mut self.whole).data;
+            if data.capacity() <= SPARE {
+                data.clear();
+                self.spare = data;
+            }
         }
     }
 
