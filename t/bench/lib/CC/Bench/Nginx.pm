@@ -1,0 +1,93 @@
+package CC::Bench::Nginx;
+
+# One nginx of one competitor for one work. All that take part in a case
+# live at once and take turns; who is not at turn is stopped by signal, so
+# that even one who polls costs the others nothing.
+
+use v5.36;
+use Cwd qw(abs_path);
+use File::Basename qw(dirname);
+use POSIX ();
+use Time::HiRes qw(sleep);
+use CC::Proc;
+use CC::Server;
+
+my $LUA = abs_path(dirname(__FILE__) . '/../../../lua');
+my $TICKS = POSIX::sysconf(POSIX::_SC_CLK_TCK());
+
+sub start ($class, $peer, $work, $workers) {
+    my $options = $peer->{options} // '';
+    my $server = CC::Server->new(
+        workers => $workers,
+        ports   => 1,
+        log_level => 'error',
+        modules => $peer->{modules},
+        main    => ($peer->{main} // '') . ' worker_rlimit_nofile 65536;',
+        events  => 'worker_connections 512;',
+        http    => <<"CONF",
+access_log off;
+keepalive_requests 1000000000;
+lua_package_path "$LUA/?.lua;;";
+lua_shared_dict bench_bus 128m;
+lua_shared_dict bench_counts 1m;
+init_by_lua_block { ngx.shared.bench_counts:incr("generation", 1, 0) }
+init_worker_by_lua_block { require("bench").setup("$peer->{bus}", { $options }, "$work") }
+CONF
+        server => 'location = /run { content_by_lua_block { require("bench").run() } }',
+    );
+    $server->start;
+    my $self = bless { server => $server, peer => $peer, stopped => 0 }, $class;
+    $self->{pids} = [ $server->worker_pids ];
+    return $self;
+}
+
+sub server ($self) { $self->{server} }
+sub port ($self)   { $self->{server}->port }
+
+sub hold ($self) { $self->signal('STOP') }
+
+sub wake ($self) {
+    $self->signal('CONT');
+    # timers that are overdue come first
+    sleep 0.02;
+    return;
+}
+
+sub signal ($self, $name) {
+    kill $name, @{ $self->{pids} };
+    return;
+}
+
+# Runs one case: its answer, with the cores it took, or {error}.
+sub run ($self, $args, $timeout = 60) {
+    my $query = join '&', map { "$_=$args->{$_}" } sort keys %$args;
+    my $before = $self->cpu;
+    my $began  = Time::HiRes::time();
+    my $r = $self->{server}->request(GET => $self->port, "/run?$query", timeout => $timeout);
+    my $took = Time::HiRes::time() - $began;
+    return { error => $r->error || 'status ' . $r->status } if $r->status != 200;
+    my %answer = $r->body =~ /^(\w+) (.*)$/mg;
+    $answer{cores} = ($self->cpu - $before) / $took;
+    $answer{error} //= "$answer{bad} messages were not what they should be" if ($answer{bad} // 0) > 0;
+    return \%answer;
+}
+
+# Seconds of processor time of all workers.
+sub cpu ($self) {
+    my $ticks = 0;
+    for my $pid (@{ $self->{pids} }) {
+        my $stat = CC::Proc::slurp("/proc/$pid/stat") // next;
+        # behind the name, which may hold anything
+        my @field = split ' ', $stat =~ s/^.*\) //sr;
+        $ticks += $field[11] + $field[12];
+    }
+    return $ticks / $TICKS;
+}
+
+sub stop ($self) {
+    $self->signal('CONT');
+    $self->{server}->remove;
+    return;
+}
+
+1;
