@@ -15,7 +15,7 @@ help:
 	@echo 'make install     copy it into the modules folder of that nginx (DESTDIR=DIR for a package)'
 	@echo 'make setup       only install what is missing'
 	@echo 'make check       format, lints, licences, syntax of all files'
-	@echo 'make bench       benchmarks side by side with peers'
+	@echo 'make bench       benchmarks side by side with peers (ARGS=--help says more)'
 	@echo 'make fuzz        fuzzing'
 	@echo 'make soak        long runs under faults'
 	@echo 'make clean       remove what was built'
@@ -49,7 +49,7 @@ bench fuzz soak:
 	@test -x t/$@/run || { echo '$@ is not available in this version'; exit 2; }
 	@.ci/setup
 	@.ci/env .ci/build
-	@.ci/env t/$@/run
+	@.ci/env t/$@/run $(ARGS)
 
 clean: demo-stop
 	@rm -rf objs

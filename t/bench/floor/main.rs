@@ -25,9 +25,9 @@ struct Transport {
 
 /// One row here and one file with a `Link` is all that another transport needs.
 const TRANSPORTS: &[Transport] = &[
-    Transport { key: "ring", title: "bare ring, Rust", run: run::<ring::Awake> },
-    Transport { key: "bell", title: "ring with bell, Rust", run: run::<ring::Sleepy> },
-    Transport { key: "socket", title: "bare socket, Rust", run: run::<socket::Socket> },
+    Transport { key: "ring", title: "bare ring (Rust)", run: run::<ring::Awake> },
+    Transport { key: "bell", title: "ring with bell (Rust)", run: run::<ring::Sleepy> },
+    Transport { key: "socket", title: "bare socket (Rust)", run: run::<socket::Socket> },
 ];
 
 /// What the command line asks for.

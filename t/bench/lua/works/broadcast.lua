@@ -65,9 +65,14 @@ function work.setup(to)
     }
 end
 
--- Who was full gets it alone, later; a bus that does not name him has failed.
+-- Who was full gets it alone, later; where nobody is named, nobody got it.
 local function broadcast(data)
     local ok, err, missed = bus.broadcast("cast", data)
+    while err == "full" and not missed do
+        sending.full = sending.full + 1
+        sending.wake:wait(0.001)
+        ok, err, missed = bus.broadcast("cast", data)
+    end
     if not ok and not missed then
         error("broadcast: " .. tostring(err))
     end

@@ -1,12 +1,15 @@
--- Worker 0 of each generation sends to worker 1 of the same generation, from its first moment to its
--- last: a batch each millisecond until it leaves or is refused. Reloads come from outside. What was
--- accepted and what arrived is counted in a zone that survives them.
+-- Worker 0 of each generation sends to worker 1 of the same generation, a batch each millisecond, from
+-- its first moment until it is refused; told to leave, it goes on a little, as one with a request
+-- under way does. Reloads come from outside. What was accepted and what arrived is counted in a zone
+-- that survives them.
 
+local clock = require "clock"
 local payload = require "payload"
 
 local counts = ngx.shared.bench_counts
 local SIZE = 1024
 local BATCH = 50
+local LINGER = 0.3      -- seconds
 
 local work = {}
 local bus
@@ -28,7 +31,9 @@ end
 
 local function run(_, pid_key)
     local to = { number = 0 }
-    while not ngx.worker.exiting() and not counts:get("stop") do
+    local till
+    while not counts:get("stop") and not (till and clock() > till) do
+        till = till or ngx.worker.exiting() and clock() + LINGER
         to.pid = to.pid or counts:get(pid_key)
         if to.pid and not send_batch(to) then
             return

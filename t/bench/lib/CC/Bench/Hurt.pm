@@ -10,20 +10,25 @@ use CC::Wait qw(until_true);
 
 my $MB = 1048576;
 
+# Resident MB: (its own, shared).
 sub resident ($pid) {
-    my $status = CC::Proc::slurp("/proc/$pid/status") // return 0;
-    return $status =~ /^VmRSS:\s+(\d+) kB/m ? $1 / 1024 : 0;
+    my $status = CC::Proc::slurp("/proc/$pid/status") // '';
+    return map { $status =~ /^$_:\s+(\d+) kB/m ? $1 / 1024 : 0 } qw(RssAnon RssShmem);
 }
 
 sub stopped ($nginx, $case, $args) {
-    my ($receiver, $sender) = @{ $nginx->{pids} };
+    # the worker that answers is the sender, and remains so
+    my $connection = $nginx->connection;
+    my $sender = $nginx->run({ counts => 1 }, $connection)->{pid};
+    my ($receiver) = grep { $_ != $sender } @{ $nginx->{pids} };
     # what a first message allocates is no growth
     sleep 0.2;
-    my $before = resident($sender);
-    kill 'STOP', $receiver;
-    my $answer = $nginx->run($args);
-    my $after = resident($sender);
-    kill 'CONT', $receiver;
+    my ($before, $shared) = resident($sender);
+    my $server = $nginx->server;
+    $server->signal('STOP', $receiver);
+    my $answer = $nginx->run($args, $connection);
+    my ($after, $shared_after) = resident($sender);
+    $server->signal('CONT', $receiver);
     return $answer if $answer->{error};
 
     my $accepted = $answer->{accepted};
@@ -36,7 +41,8 @@ sub stopped ($nginx, $case, $args) {
     return {
         accepted => $accepted * $args->{size} / $MB,
         grown    => $after - $before,
-        kept     => resident($sender) - $before,
+        kept     => (resident($sender))[0] - $before,
+        shared   => $shared_after - $shared,
         lost     => $accepted - ($counts->{received} // 0),
         said     => $answer->{said} // 'nothing',
         error    => $counts->{error},

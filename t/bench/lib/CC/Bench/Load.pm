@@ -27,6 +27,7 @@ sub by_wrk ($port, $connections, $seconds) {
     my $out = qx(wrk -t1 -c$connections -d${whole}s --latency http://127.0.0.1:$port/run 2>&1);
     my ($rate) = $out =~ m{^Requests/sec:\s+([\d.]+)}m or return { error => "wrk says: $out" };
     return { error => "not all answered: $1" } if $out =~ /^\s*((?:Non-2xx|Socket errors).*)$/m;
+    return { error => 'no answers' } if $rate == 0;
     my %at = map { /^\s+(50|99)%\s+([\d.]+)(us|ms|s)/ ? ($1 => $2 * $US{$3}) : () } split /\n/, $out;
     return { rate => $rate, p50 => $at{50}, p99 => $at{99} };
 }

@@ -22,7 +22,7 @@ sub start ($class, $peer, $work, $workers) {
         ports   => 1,
         log_level => 'error',
         modules => $peer->{modules},
-        main    => ($peer->{main} // '') . ' worker_rlimit_nofile 65536;',
+        main    => $peer->{main},
         events  => 'worker_connections 512;',
         http    => <<"CONF",
 access_log off;
@@ -44,7 +44,12 @@ CONF
 sub server ($self) { $self->{server} }
 sub port ($self)   { $self->{server}->port }
 
-sub hold ($self) { $self->signal('STOP') }
+sub hold ($self) {
+    # what is under way arrives first
+    sleep 0.02;
+    $self->signal('STOP');
+    return;
+}
 
 sub wake ($self) {
     $self->signal('CONT');
@@ -58,12 +63,15 @@ sub signal ($self, $name) {
     return;
 }
 
-# Runs one case: its answer, with the cores it took, or {error}.
-sub run ($self, $args, $timeout = 60) {
+# Runs one case: its answer, with the cores it took, or {error}. All requests
+# over one connection reach one worker.
+sub run ($self, $args, $connection = undef) {
     my $query = join '&', map { "$_=$args->{$_}" } sort keys %$args;
     my $before = $self->cpu;
     my $began  = Time::HiRes::time();
-    my $r = $self->{server}->request(GET => $self->port, "/run?$query", timeout => $timeout);
+    my $c = $connection // $self->connection;
+    my $r = $c->request(GET => "/run?$query", keepalive => 1);
+    $c->close if !$connection;
     my $took = Time::HiRes::time() - $began;
     return { error => $r->error || 'status ' . $r->status } if $r->status != 200;
     my %answer = $r->body =~ /^(\w+) (.*)$/mg;
@@ -71,6 +79,8 @@ sub run ($self, $args, $timeout = 60) {
     $answer{error} //= "$answer{bad} messages were not what they should be" if ($answer{bad} // 0) > 0;
     return \%answer;
 }
+
+sub connection ($self) { $self->{server}->connect($self->port, timeout => 20) }
 
 # Seconds of processor time of all workers.
 sub cpu ($self) {

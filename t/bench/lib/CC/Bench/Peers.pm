@@ -11,20 +11,20 @@ use CC::Server;
 # out when this version refuses one of them, so the list may run ahead.
 my @OURS = (
     [ 'ours'             => '' ],
-    [ 'ours, no spin'    => 'cc_ipc_spin 0;' ],
-    [ 'ours, spin 20us'  => 'cc_ipc_spin 20us;' ],
-    [ 'ours, sockets'    => 'cc_ipc_transport socket;' ],
+    [ 'ours (no spin)'   => 'cc_ipc_spin 0;' ],
+    [ 'ours (20us spin)' => 'cc_ipc_spin 20us;' ],
+    [ 'ours (sockets)'   => 'cc_ipc_transport socket;' ],
 );
 
 sub all () {
     return (
         (map { +{ name => $_->[0], kind => 'ours', bus => 'ipc', main => $_->[1] } } @OURS),
         { name => 'ngx_lua_ipc', kind => 'lua_ipc', bus => 'ipc' },
-        { name => 'list, busy', kind => 'list', bus => 'list', options => 'interval = 0',
+        { name => 'list (busy)', kind => 'list', bus => 'list', options => 'interval = 0',
             note => 'ngx.shared list, receivers poll without a pause' },
-        { name => 'list, 1 ms', kind => 'list', bus => 'list', options => 'interval = 1',
+        { name => 'list (1 ms)', kind => 'list', bus => 'list', options => 'interval = 1',
             note => 'ngx.shared list, receivers poll each millisecond' },
-        { name => 'events, 1 ms', kind => 'events', bus => 'events',
+        { name => 'events (1 ms)', kind => 'events', bus => 'events',
             note => 'in the way of lua-resty-worker-events, polled each millisecond' },
     );
 }

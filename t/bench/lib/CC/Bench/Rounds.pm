@@ -19,16 +19,13 @@ my %RUN = (
 # { case name => { peer name => [ answers ] } }. $tell is called with what
 # is being done.
 sub run ($work, $peers, $opt, $tell) {
-    my (%result, @groups);
+    my (%result, %group);
     # cases of one number of workers share their nginxes
     for my $case (@{ $work->{cases} }) {
-        my $workers = $case->{workers} // $work->{workers};
-        push @groups, [$workers] if !@groups || $groups[-1][0] != $workers;
-        push @{ $groups[-1] }, $case;
+        push @{ $group{ $case->{workers} // $work->{workers} } }, $case;
     }
-    for my $group (@groups) {
-        my ($workers, @cases) = @$group;
-        run_group($work, $workers, \@cases, $peers, $opt, $tell, \%result);
+    for my $workers (sort { $a <=> $b } keys %group) {
+        run_group($work, $workers, $group{$workers}, $peers, $opt, $tell, \%result);
     }
     return \%result;
 }

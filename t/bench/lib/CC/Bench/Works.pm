@@ -28,7 +28,7 @@ sub flood ($quick) {
     return {
         name => 'flood', title => 'One-way flood, one worker to another', workers => 2,
         metrics => [ $RATE->('msg/s'), @COST ],
-        against => [ 'ngx_lua_ipc', 'list, busy', 'bare ring, Rust' ],
+        against => [ 'ngx_lua_ipc', 'list (busy)', 'bare ring (Rust)' ],
         cases   => [ map {
             my $size = $_;
             map { +{
@@ -46,7 +46,7 @@ sub pingpong ($quick) {
         name => 'pingpong', title => 'Round trip, one in flight', workers => 2,
         metrics => [ [ p50 => 'p50 us', 'plain' ], [ p99 => 'p99 us', 'plain' ],
             [ p999 => 'p99.9 us', 'plain' ], [ cores => 'cores', 'plain' ] ],
-        against => [ 'ngx_lua_ipc', 'bare ring, Rust' ],
+        against => [ 'ngx_lua_ipc', 'bare ring (Rust)' ],
         cases   => [ map { +{ name => size_name($_), args => { size => $_ }, kinds => $UNICAST,
             floor => 'pingpong' } } $quick ? 10 : (10, 10240) ],
     };
@@ -71,7 +71,7 @@ sub rounds ($quick) {
         cases   => [ map {
             my $size = $_;
             map { +{ name => "$_ workers, " . size_name($size), workers => $_,
-                args => { size => $size, enough => $quick ? 5_000 : 50_000, cap => $quick ? 0.3 : 1.5 },
+                args => { size => $size, enough => $quick ? 5_000 : 50_000, cap => $quick ? 0.3 : 1 },
                 warm => { enough => 5_000, cap => 0.3 },
                 kinds => $_ > 20 ? $EVENT_BUS : $ALL } } $quick ? (2, 4) : (2, 4, 10, 20, 50, 100)
         } 10, 10240 ],
@@ -104,6 +104,7 @@ sub stopped ($quick) {
         by => 'stopped', rounds => 1, against => [],
         metrics => [ [ accepted => 'accepted MB', 'plain' ], [ grown => 'sender grew by MB', 'plain' ],
             [ kept => 'of that kept MB, 1 s after it went on', 'plain' ],
+            [ shared => 'touched of shared memory, MB', 'plain' ],
             [ lost => 'accepted but lost', 'count' ], [ said => 'refused with', 'text' ] ],
         cases => [ { name => '10 KB', args => { size => 10240, megabytes => $quick ? 64 : 256 },
             kinds => $ALL } ],
@@ -116,7 +117,7 @@ sub reload ($quick) {
         workers => 2, by => 'reload', rounds => $quick ? 1 : 2, against => [],
         metrics => [ [ accepted => 'accepted', 'count' ], [ lost => 'of these lost', 'count' ],
             [ bad => 'torn or out of order', 'count' ], [ refused => 'refused', 'count', 'if any' ] ],
-        cases => [ { name => ($quick ? 1 : 3) . ' reloads', reloads => $quick ? 1 : 3,
+        cases => [ { name => $quick ? '1 reload' : '3 reloads', reloads => $quick ? 1 : 3,
             args => {}, kinds => $ALL } ],
     };
 }
