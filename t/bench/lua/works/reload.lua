@@ -72,6 +72,8 @@ function work.run(_, args)
     for _, key in ipairs { "accepted", "received", "refused", "full", "bad" } do
         result[key] = counts:get(key) or 0
     end
+    -- who counts what it loses
+    result.told = bus.stats and bus.stats().lost
     return result
 end
 

@@ -107,7 +107,7 @@ sub stopped ($quick) {
             [ shared => 'touched of shared memory, MB', 'plain' ],
             [ lost => 'accepted but lost', 'count' ], [ said => 'refused with', 'text' ] ],
         cases => [ { name => '10 KB', args => { size => 10240, megabytes => $quick ? 64 : 256 },
-            kinds => $ALL } ],
+            kinds => $quick ? $EVENT_BUS : $ALL } ],
     };
 }
 
@@ -115,10 +115,10 @@ sub reload ($quick) {
     return {
         name => 'reload', title => 'Reloads under load, a sender and a receiver in each generation',
         workers => 2, by => 'reload', rounds => $quick ? 1 : 2, against => [],
-        metrics => [ [ accepted => 'accepted', 'count' ], [ lost => 'of these lost', 'count' ],
+        metrics => [ [ accepted => 'accepted', 'count' ], [ lost => 'of these lost', 'count' ], [ told => 'and counted by the bus itself', 'count' ],
             [ bad => 'torn or out of order', 'count' ], [ refused => 'refused', 'count', 'if any' ] ],
         cases => [ { name => $quick ? '1 reload' : '3 reloads', reloads => $quick ? 1 : 3,
-            args => {}, kinds => $ALL } ],
+            args => {}, kinds => $quick ? $EVENT_BUS : $ALL } ],
     };
 }
 
