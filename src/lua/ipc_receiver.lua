@@ -12,7 +12,7 @@ local co_running = coroutine.running
 local timer_at = ngx.timer.at
 local spawn = ngx.thread.spawn
 local traceback = debug.traceback
-local type, tostring, xpcall = type, tostring, xpcall
+local pairs, type, tostring, xpcall = pairs, type, tostring, xpcall
 
 ffi.cdef [[
 typedef struct {
@@ -53,6 +53,10 @@ local WAIT = 86400
 -- Handlers that may run beside each other; the next ones run in the receiver itself, which then
 -- takes no more until they end.
 local CONCURRENT_MAX = 256
+-- Calls of a worker that may wait at a time.
+local CALLS_MAX = 10000
+-- How long after its time a call is taken for forgotten, in seconds.
+local GRACE = 1
 -- What the deputy may put aside for the receiver, in bytes; then replies wait, too.
 local BACKLOG_MAX = 4 * 1024 * 1024
 local BACKLOG_OVERHEAD = 200
@@ -242,6 +246,19 @@ local function run()
     C.ngx_cc_ipc_pass(guard)
 end
 
+-- A caller whose light thread was killed never ends its call: that is done here once its time is
+-- over.
+local function end_forgotten()
+    local now = ngx.now()
+    for number, waiter in pairs(pending) do
+        if waiter.deadline < now then
+            pending[number] = nil
+            calls = calls - 1
+        end
+    end
+    C.ngx_cc_ipc_calls(calls)
+end
+
 -- From the first call on: takes over while the receiver's handler has yielded and calls wait.
 local deputy_runs = false
 local deputy_mail = ffi.new "ngx_cc_ipc_mail_t"
@@ -263,6 +280,9 @@ local function deputy(premature)
             taken = taken + 1
         else
             deputy_sema:wait(WAIT)
+            if ngx.worker.exiting() then
+                end_forgotten()
+            end
         end
     end
     deputy_runs = taken >= RENEW and timer_at(0, deputy) and true or false
@@ -315,6 +335,12 @@ local idle = {}     -- semaphores for reuse
 -- gives each to `take(worker, ok, data)`. True when all came, false when the time was over first,
 -- nil and the reason when nothing was sent.
 function _M.wait(timeout, send, take)
+    if calls >= CALLS_MAX then
+        end_forgotten()
+        if calls >= CALLS_MAX then
+            return nil, "too many calls wait"
+        end
+    end
     last_call = last_call % 0xffffffff + 1
     local number = last_call
     local expected, err = send(number)
@@ -323,15 +349,22 @@ function _M.wait(timeout, send, take)
     elseif expected <= 0 then
         return true
     end
-    local waiter = { sema = table.remove(idle) or semaphore.new(0), left = expected, take = take }
+    local waiter = {
+        sema = table.remove(idle) or semaphore.new(0),
+        left = expected,
+        take = take,
+        deadline = ngx.now() + timeout + GRACE,
+    }
     pending[number] = waiter
     calls = calls + 1
     C.ngx_cc_ipc_calls(calls)
     deputy_runs = deputy_runs or timer_at(0, deputy) and true or false
     local answered = waiter.sema:wait(timeout)
-    pending[number] = nil
-    calls = calls - 1
-    C.ngx_cc_ipc_calls(calls)
+    if pending[number] then
+        pending[number] = nil
+        calls = calls - 1
+        C.ngx_cc_ipc_calls(calls)
+    end
     if calls == 0 and ngx.worker.exiting() then
         deputy_sema:post(1)     -- so that it does not keep the leaving worker
     end
