@@ -7,10 +7,12 @@
 local ffi = require "ffi"
 
 local cast, ffi_string = ffi.cast, ffi.string
-local STAMP = 8         -- bytes: a double, which Lua reads without making an object of it
+-- Two words, which Lua reads without making an object of them: the number, and what is like no other
+-- number's or position's. LuaJIT hashes a few bytes of a long string only, its first and last ones
+-- among them; were these alike, interning would cost more than all else.
+local STAMP = 8
 local APART = 4096
--- A message holds fewer stamps than this, so number * STAMPS + position is no other stamp.
-local STAMPS = 4096
+local SPREAD, NUMBERS = 251, 2^24
 
 local function offsets(size)
     local list = {}
@@ -39,8 +41,11 @@ local function unique(size)
     local count = #at
     return {
         make = function(number)
+            local mixed = number % NUMBERS * SPREAD
             for i = 1, count do
-                cast("double *", buffer + at[i])[0] = number * STAMPS + i
+                local stamp = cast("uint32_t *", buffer + at[i])
+                stamp[0] = number
+                stamp[1] = mixed + i
             end
             return ffi_string(buffer, size)
         end,
@@ -49,15 +54,17 @@ local function unique(size)
                 return false
             end
             local head = cast("const char *", data)
+            local mixed = number % NUMBERS * SPREAD
             for i = 1, count do
-                if cast("const double *", head + at[i])[0] ~= number * STAMPS + i then
+                local stamp = cast("const uint32_t *", head + at[i])
+                if stamp[0] ~= number or stamp[1] ~= mixed + i then
                     return false
                 end
             end
             return true
         end,
         number = function(data)
-            return #data < STAMP and 0 or (cast("const double *", cast("const char *", data))[0] - 1) / STAMPS
+            return #data < STAMP and 0 or cast("const uint32_t *", cast("const char *", data))[0]
         end,
     }
 end
