@@ -1,4 +1,4 @@
-//! One shared memory zone that survives reloads of the same size by the same library.
+//! One shared memory zone that survives reloads of the same size and layout by the same library.
 
 use std::ffi::c_void;
 use std::mem;
@@ -15,6 +15,7 @@ use crate::ngx::guard::guard;
 /// address.
 #[derive(Default)]
 pub struct Zone {
+    name: String,
     words: usize,
     memory: Option<NonNull<AtomicU64>>,
     reused: bool,
@@ -35,11 +36,13 @@ impl Zone {
     }
 }
 
-/// Asks nginx for the zone `name` of `size` bytes, `bytes` of which `zone` will hand out. From
-/// init_conf only.
+/// Asks nginx for a zone of `size` bytes, `bytes` of which `zone` will hand out. From init_conf only.
+///
+/// `bytes` is part of its name: nginx reuses a zone of the same name and size, but only one that
+/// hands out as much can be taken over.
 pub fn add(
     cycle: Cycle<'_>,
-    name: &'static str,
+    name: &str,
     tag: *mut ffi::ngx_module_t,
     size: usize,
     bytes: usize,
@@ -50,8 +53,10 @@ pub fn add(
     cf.cycle = cycle.as_raw();
     cf.pool = cycle.get().pool;
     cf.log = cycle.get().log;
-    let mut name_str = borrowed(name.as_bytes());
-    // SAFETY: as above; the name is static, and copied by value into the zone.
+    zone.name = format!("{name}_{bytes}");
+    let mut name_str = borrowed(zone.name.as_bytes());
+    // SAFETY: as above; nginx keeps the name's address, which belongs to the conf's Zone and lives
+    // as long as the cycle that the zone is added to.
     let raw = unsafe { ffi::ngx_shared_memory_add(&mut cf, &mut name_str, size, tag.cast()) };
     // SAFETY: null or an element of cycle->shared_memory.
     let raw = unsafe { raw.as_mut() }

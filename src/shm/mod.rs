@@ -3,8 +3,8 @@
 //!
 //! # What happens to it over reloads, crashes and upgrades
 //!
-//! One zone (`cc_zone`) belongs to one master. It survives a reload when its name, size and the
-//! loaded library are the same; then old and new workers see each other in it.
+//! One zone (`cc_zone`) belongs to one master. It survives a reload when its size, the part of it
+//! that is for retained values (`cc_ipc_retain`) and the loaded library are the same; then old and new workers see each other in it.
 //!
 //! * **Load and reload.** The master counts a generation up once a new configuration is in force,
 //!   never for one that failed, and writes how many workers it has.
@@ -22,7 +22,7 @@
 //!   before the fork, so that a failed reload drops them unused) and of the live older ones. To those it says hello
 //!   and hands over its own line, so that a retiring worker's last words reach the new workers.
 //!   Mail for a process dies with the process; mail for a seat waits for the successor.
-//! * **The zone changes** (other size, other library build) or the binary is upgraded: a new zone
+//! * **The zone changes** (other sizes, other library build) or the binary is upgraded: a new zone
 //!   starts at generation 1, the generations do not see each other, and the log says so.
 //! * **Retained values** belong to nobody: they outlive who set them, and reloads. Their writers take
 //!   turns by a lock word that names its owner; where that one is dead, the next repairs what it
