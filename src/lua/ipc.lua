@@ -33,7 +33,8 @@ int ngx_cc_ipc_stats(ngx_cc_ipc_stats_t *stats);
 local MESSAGE, CALL = 1, 3
 local NAME_MAX = 254
 local WORKERS_MAX = 1024
-local CALL_TIMEOUT = 5      -- seconds
+-- Seconds to wait for a reply, and the least and most that a semaphore waits.
+local CALL_TIMEOUT, TIMEOUT_MIN, TIMEOUT_MAX = 5, 0.001, 86400
 
 local STATES = { "starting", "live", "retiring" }
 local ERRORS = {
@@ -289,17 +290,17 @@ end
 -- Seconds to wait for a reply, or why the caller cannot wait.
 local function timeout_of(options, n, fname)
     if options ~= nil and type(options) ~= "table" then
-        bad_argument(n, fname, "table", options)
+        bad_argument(n, fname, "table", options, 1)
     end
     local timeout = options and options.timeout or CALL_TIMEOUT
-    if type(timeout) ~= "number" or timeout <= 0 then
+    if type(timeout) ~= "number" or not (timeout > 0) then
         error("bad timeout to '" .. fname .. "' (a positive number of seconds expected)", 3)
     end
     local phase = get_phase()
     if not MAY_WAIT[phase] then
         return nil, fname .. " cannot wait in the context of " .. phase
     end
-    return timeout
+    return math.max(TIMEOUT_MIN, math.min(timeout, TIMEOUT_MAX))
 end
 
 local rows
@@ -319,7 +320,7 @@ local function each_row()
     end
 end
 
--- Worker ids of this generation that are up; all of them, or the first.
+-- Worker ids of this generation that are up.
 local function live_workers()
     local next_row, err = each_row()
     if not next_row then
@@ -338,8 +339,9 @@ end
 local turn = 0
 
 local function target_of(target)
-    if type(target) == "number" then
-        return target
+    local id = tonumber(target)
+    if id then
+        return id
     elseif target ~= "leader" and target ~= "any" then
         error("bad argument #1 to 'call' (a worker id, \"leader\" or \"any\" expected)", 3)
     end
@@ -348,6 +350,15 @@ local function target_of(target)
         return nil, err or "no live worker"
     elseif target == "leader" then
         return ids[1]
+    end
+    if #ids > 1 and receiver.in_order() then
+        local own = ngx.worker.id()
+        for i = 1, #ids do
+            if ids[i] == own then
+                table.remove(ids, i)
+                break
+            end
+        end
     end
     turn = turn % #ids + 1
     return ids[turn]
@@ -388,6 +399,17 @@ function ipc.call(target, name, data, options)
     return nil, err or "timeout"
 end
 
+-- Who has left an old generation has no successor that could answer.
+local function note_gone(results, workers)
+    local there = {}
+    for row in each_row() do
+        there[row.id] = there[row.id] or row.generation == C.ngx_cc_ipc_generation()
+    end
+    for id = 0, workers - 1 do
+        results[id] = results[id] or not there[id] and { id = id, err = "gone" } or nil
+    end
+end
+
 -- The replies of all workers of this generation: a list of { id =, data = } or { id =, err = }, by id.
 function ipc.call_all(name, data, options)
     local name, err = name_of(name, 1, "call_all")
@@ -413,7 +435,14 @@ function ipc.call_all(name, data, options)
         for _, row in pairs(missed_workers(count)) do
             results[row.id] = { id = row.id, err = row.err }
         end
-        return workers - count - (own and 1 or 0)
+        if ngx.worker.exiting() then
+            note_gone(results, workers)
+        end
+        local expected = workers
+        for _ in pairs(results) do
+            expected = expected - 1
+        end
+        return expected
     end, function(id, good, result)
         results[id] = good and { id = id, data = result } or { id = id, err = result }
     end)

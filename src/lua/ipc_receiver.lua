@@ -41,6 +41,7 @@ int ngx_http_lua_ffi_sema_post(void *sem, int n);
 ]]
 
 local CALL, REPLY, FAILURE, RETAINED = 3, 4, 5, 6
+local NOBODY, TOO_LONG = -2, -4
 local UNHANDLED, FAILED, LATE = 0, 1, 2
 -- Who takes; the last one only says that it will wait.
 local RECEIVER, DEPUTY, DEPUTY_WAITS = 0, 1, 2
@@ -102,7 +103,9 @@ end
 
 local function answer(to, call, kind, data)
     local code = C.ngx_cc_ipc_send(to, kind, call, "", 0, data, #data)
-    if code ~= 0 and code ~= -2 then
+    if code == TOO_LONG then
+        return answer(to, call, FAILURE, "reply too long")
+    elseif code ~= 0 and code ~= NOBODY then
         ngx.log(ngx.WARN, "ipc: a reply to process ", to, " could not be sent, code ", code)
     end
 end
