@@ -57,8 +57,9 @@ same [ grep { /^\$/ } keys %section ], \@variables, 'each variable has a section
 
 # -- the Lua packages: cc_lua_preload's names, and what the packages contain
 my ($count, $table) = $lua =~ /PACKAGES: \[\(&str, Package\); (\d+)\] = \[(.*?)\];/s;
-my @packages = $table =~ /^\s+\("([\w.]+)",/mg;
+my @packages = $table =~ /^\s+\(\s*"([\w.]+)",\s+package\(/mg;
 is scalar(@packages), $count, "a table of $count packages";
+@packages = do { my %seen; grep { !$seen{$_}++ } @packages };     # a name may stand for several
 same [ ($section{cc_lua_preload} // '') =~ /^\| `(.+?)` \|/mg ], \@packages, 'cc_lua_preload: each package';
 
 $server = CC::Server->new(module => 1, server => 'location / { content_by_lua_block {
