@@ -9,8 +9,8 @@ use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::kill;
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
-    sendmsg, socketpair,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, SockFlag, SockType,
+    recvmsg, sendmsg, shutdown, socketpair,
 };
 use nix::unistd;
 
@@ -79,6 +79,9 @@ pub fn receive(from: BorrowedFd<'_>, buf: &mut [u8]) -> Result<(usize, Option<Ow
     let mut control = nix::cmsg_space!([RawFd; 1]);
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
     let message = recvmsg::<()>(from.as_raw_fd(), &mut parts, Some(&mut control), flags)?;
+    if message.bytes == 0 {
+        return Err(Errno::EPIPE); // after hang_up(): nothing more is there, nor will be
+    }
     let mut passed = None;
     for item in message.cmsgs().into_iter().flatten() {
         if let ControlMessageOwned::ScmRights(fds) = item {
@@ -89,6 +92,11 @@ pub fn receive(from: BorrowedFd<'_>, buf: &mut [u8]) -> Result<(usize, Option<Ow
         }
     }
     Ok((message.bytes, passed))
+}
+
+/// From now on whoever sends to this end is told that nobody is there; what has come stays.
+pub fn hang_up(end: BorrowedFd<'_>) {
+    let _ = shutdown(end.as_raw_fd(), Shutdown::Read);
 }
 
 /// Waits for something to read, at most so many milliseconds.

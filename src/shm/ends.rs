@@ -5,7 +5,7 @@
 use super::mesh::Mesh;
 use super::ring::{Consumer, Producer, Ring};
 use crate::proto::ipc::NAME_MAX;
-use crate::proto::ipc::frame::HEADER;
+use crate::proto::ipc::frame::{HEADER, Header};
 use crate::proto::ipc::outbox::{Put, Wire};
 
 /// Records taken from one ring before the next one's turn.
@@ -70,10 +70,42 @@ impl<'m, B: Bell> Bells<'m, B> {
         self.mesh.awake(self.me);
     }
 
+    /// This worker has sent its last and reads no more, and nobody will take its seat.
+    pub fn leave(&self) {
+        self.mesh.leave(self.me);
+    }
+
+    /// Whether `worker` has done so.
+    pub fn has_left(&self, worker: usize) -> bool {
+        self.mesh.has_left(worker)
+    }
+
+    /// Takes out what nobody will read: how many messages. For the last one of a generation; once.
+    pub fn settle(&self) -> usize {
+        let workers = self.mesh.workers();
+        if !self.mesh.settle() {
+            return 0;
+        }
+        let pairs = (0..workers).flat_map(|from| (0..workers).map(move |to| (from, to)));
+        let rings = pairs.filter_map(|(from, to)| self.mesh.ring(from, to));
+        rings.map(|ring| unread(ring.consumer())).sum()
+    }
+
     /// How many workers are awake.
     pub fn busy(&self) -> usize {
         self.mesh.busy()
     }
+}
+
+/// Messages whose last record is there; the others' rest is held by their senders, who count them.
+fn unread(mut ring: Consumer<'_>) -> usize {
+    let mut messages = 0;
+    while let Some(record) = ring.take() {
+        messages += Header::decode(record).map_or(0, |(header, _, piece)| {
+            usize::from(header.offset as usize + piece.len() == header.total as usize)
+        });
+    }
+    messages
 }
 
 /// The ring transport's end of the seam.
@@ -92,6 +124,9 @@ impl<B: Bell> Wire for Writer<'_, B> {
 
     #[inline]
     fn put(&mut self, header: &[u8; HEADER], name: &[u8], piece: &[u8]) -> Put {
+        if self.bells.mesh.has_left(self.to) {
+            return Put::Gone;
+        }
         let parts: [&[u8]; 3] = [header, name, piece];
         if self.producer.put(parts).is_err()
             && !(self.producer.want_room() && self.producer.put(parts).is_ok())

@@ -30,6 +30,10 @@ struct Bell {
     room: AtomicU32,
     /// A bit per sender that has written.
     mail: [AtomicU64; MESH_MAX / 64],
+    /// The worker has left a generation that ends: nobody will follow it.
+    left: AtomicU32,
+    /// Somebody accounts for what was left unread; in the first bell only.
+    settled: AtomicU32,
 }
 
 // SAFETY: atomics only, repr(C).
@@ -172,6 +176,25 @@ impl<'m> Mesh<'m> {
         }
     }
 
+    /// `me` has sent its last and reads no more, and nobody will take its seat.
+    pub fn leave(&self, me: usize) {
+        if let Some(bell) = self.bell(me) {
+            // SeqCst, with has_left(): of two who leave at once one sees the other
+            bell.left.store(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Whether `worker` has left.
+    #[inline]
+    pub fn has_left(&self, worker: usize) -> bool {
+        self.bell(worker).is_some_and(|bell| bell.left.load(Ordering::SeqCst) != 0)
+    }
+
+    /// True once: for the one that accounts for what was left unread.
+    pub fn settle(&self) -> bool {
+        self.bell(0).is_some_and(|bell| bell.settled.swap(1, Ordering::SeqCst) == 0)
+    }
+
     /// How many workers are awake.
     pub fn busy(&self) -> usize {
         (0..self.workers)
@@ -247,6 +270,16 @@ mod tests {
         assert!(mesh.sleep(1));
         assert!(mesh.room(1));
         assert!(mesh.has_room(1) && !mesh.has_room(1));
+    }
+
+    #[test]
+    fn who_leaves_is_seen_and_one_settles() {
+        let memory = Memory::new(2);
+        let mesh = memory.mesh(2);
+        assert!(!mesh.has_left(1));
+        mesh.leave(1);
+        assert!(mesh.has_left(1) && !mesh.has_left(0));
+        assert!(mesh.settle() && !mesh.settle());
     }
 
     /// A sender that always rings a sleeper is never overheard, in any interleaving that two

@@ -104,6 +104,9 @@ impl Worker {
     }
 }
 
+/// The word of a slot whose dead owner is being forgotten.
+const BURIED: u64 = 1;
+
 const fn mask(bits: u32) -> u64 {
     (1 << bits) - 1
 }
@@ -196,6 +199,28 @@ impl Table {
                 self.count(SlotId(id), Counter::Lost, lost);
             }
             taken.then_some(SlotId(id))
+        })
+    }
+
+    /// Frees the slots of the dead of older generations, whose seats nobody takes over; how many
+    /// messages were lost with them.
+    pub fn bury(&self, alive: impl Fn(Pid) -> bool) -> u64 {
+        let (newest, _) = self.current();
+        let forsaken = |w: &Worker| w.seat.generation < newest && !alive(w.pid);
+        self.slots.iter().fold(0, |lost, slot| {
+            let word = slot.identity.load(Ordering::Acquire); // pairs with the CAS in take()
+            if !Worker::unpack(word).as_ref().is_some_and(forsaken) {
+                return lost;
+            }
+            // nobody's while it is emptied: neither free nor anybody's seat
+            let (got, gone) = (Ordering::AcqRel, Ordering::Relaxed);
+            if slot.identity.compare_exchange(word, BURIED, got, gone).is_err() {
+                return lost;
+            }
+            let held = slot.held.swap(0, Ordering::Relaxed);
+            // unless somebody who found every slot taken has this one
+            let _ = slot.identity.compare_exchange(BURIED, 0, got, gone);
+            lost + held
         })
     }
 
@@ -346,6 +371,23 @@ mod tests {
         assert_eq!(table.claim(Pid(11), seat(1, 0), |_| true), Some(second));
         table.release(second, Pid(10)); // the dead one's late word changes nothing
         assert!(table.find(Pid(11)).is_some());
+    }
+
+    #[test]
+    fn the_dead_of_older_generations_are_buried_with_what_they_held() {
+        let zone = Zone::new();
+        let table = zone.table();
+        table.next_generation(2);
+        let old = table.claim(Pid(10), seat(1, 0), |_| true).unwrap();
+        table.claim(Pid(11), seat(1, 1), |_| true).unwrap();
+        table.hold(old, 3);
+        assert_eq!(table.bury(|_| false), 0); // successors come
+        table.next_generation(2);
+        assert_eq!(table.bury(|pid| pid == Pid(11)), 3);
+        assert_eq!(table.find(Pid(10)), None);
+        assert!(table.find(Pid(11)).is_some());
+        assert_eq!(table.bury(|_| true), 0);
+        assert_eq!(table.claim(Pid(12), seat(2, 0), |_| true), Some(old));
     }
 
     #[test]

@@ -189,7 +189,8 @@ impl Mailbox {
             }
         }
         while self.line_ready {
-            // no error but EAGAIN can come: this process holds the other end, too
+            // no error but EAGAIN can come, or the end after a hang-up: this process holds the
+            // other end, too
             let Ok((length, passed)) = socket::receive(self.line.as_fd(), &mut self.record) else {
                 self.line_ready = false;
                 break;

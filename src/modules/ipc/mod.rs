@@ -3,6 +3,7 @@
 //! Lua calls.
 
 pub mod api;
+pub mod leaving;
 pub mod mailbox;
 pub mod peer;
 pub mod receiving;

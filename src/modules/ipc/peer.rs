@@ -60,11 +60,12 @@ impl Peer {
         result
     }
 
-    /// Writes what waits; how many messages were lost because nobody can read them any more.
-    pub fn flush(&mut self, room: Option<&'static Handlers>) -> usize {
+    /// Writes what waits, and tells `taken` of each message; how many were lost because nobody can
+    /// read them any more.
+    pub fn flush(&mut self, room: Option<&'static Handlers>, taken: &mut impl FnMut()) -> usize {
         let (put, lost) = match &mut self.way {
-            Way::Ring(writer) => self.outbox.flush(writer),
-            Way::Line(fd) => self.outbox.flush(&mut Socket(fd.as_fd())),
+            Way::Ring(writer) => self.outbox.flush(writer, taken),
+            Way::Line(fd) => self.outbox.flush(&mut Socket(fd.as_fd()), taken),
             Way::Unknown | Way::Gone => return 0,
         };
         if put == Put::Gone {
@@ -79,12 +80,11 @@ impl Peer {
         self.way = Way::Gone;
     }
 
-    /// Learns the way to the receiver, and sends what has waited for it.
-    pub fn learn(&mut self, send: OwnedFd, room: Option<&'static Handlers>) -> usize {
+    /// Learns the way to the receiver.
+    pub fn learn(&mut self, send: OwnedFd) {
         if let Way::Unknown = self.way {
             self.way = Way::Line(send);
         }
-        self.flush(room)
     }
 
     /// Tells the receiver, once, where this worker's own line begins; where its line is full, the

@@ -246,7 +246,13 @@ impl Worker {
             table.workers().filter(|w| alive(w.pid)).map(|worker| worker.seat).collect();
         // one of the newest generation may not have entered yet, or be between two processes
         let newest = table.current().0.max(own);
-        self.others.retain(|seat, _| seat.generation >= newest || living.contains(seat));
+        let mut lost = 0;
+        self.others.retain(|seat, peer| {
+            let stays = seat.generation >= newest || living.contains(seat);
+            lost += if stays { 0 } else { peer.waiting() };
+            stays
+        });
+        self.count(Counter::Lost, lost + table.bury(alive) as usize);
         self.mailbox.forget(alive);
         self.greet_elders();
         self.flush();

@@ -189,20 +189,24 @@ impl Worker {
     /// A worker of a newer generation has said where it can be reached.
     pub(super) fn greet(&mut self, seat: Seat, send: std::os::fd::OwnedFd) {
         let newer = seat.generation > self.me.seat.generation;
-        let room = self.room();
         if let Some(peer) = self.peer(seat).filter(|_| newer) {
-            let lost = peer.learn(send, room);
-            self.count(Counter::Lost, lost);
-            self.recount();
+            peer.learn(send);
+            self.flush();
             self.keep_house();
         }
     }
 
     /// Writes what waits for peers that have room again.
     pub(super) fn flush(&mut self) {
-        let room = self.room();
+        let (room, table, slot, mut held) = (self.room(), self.table, self.slot, self.held);
+        // told one by one, so that a process killed in the middle has not lost what was sent
+        let mut taken = || {
+            held = held.saturating_sub(1);
+            table.hold(slot, held as u64);
+        };
         let peers = self.peers.iter_mut().chain(self.others.values_mut());
-        let lost = peers.filter(|peer| peer.waiting() > 0).map(|peer| peer.flush(room)).sum();
+        let waiting = peers.filter(|peer| peer.waiting() > 0);
+        let lost = waiting.map(|peer| peer.flush(room, &mut taken)).sum();
         self.count(Counter::Lost, lost);
         self.recount();
         self.linger();

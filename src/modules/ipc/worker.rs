@@ -8,18 +8,17 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use parking_lot::Mutex;
 
 use super::alive;
-use super::mailbox::{Mailbox, Next};
+use super::mailbox::Mailbox;
 use super::peer::{Peer, Way};
 use super::retaining::Copy;
 use super::rings::{self, Bells, Reader};
 use super::sending::Recent;
-use crate::ngx::cycle;
 use crate::ngx::event::{Deferred, Direction, Handlers, Watch};
 use crate::ngx::lua::Semaphore;
 use crate::ngx::socket::{self, Line};
 use crate::proto::ipc::frame::{Header, Kind};
 use crate::proto::ipc::spin::Spin;
-use crate::proto::ipc::{Addressee, Pid, Seat, WorkerId};
+use crate::proto::ipc::{Addressee, Pid, Seat};
 use crate::shm::mesh::Mesh;
 use crate::shm::retained::Retained;
 use crate::shm::slots::{Counter, SlotId, State, Table, Worker as Entry};
@@ -29,9 +28,6 @@ use crate::shm::slots::{Counter, SlotId, State, Table, Worker as Entry};
 const GRACE: usize = 1000;
 /// Longest that a leaving worker waits for its last words to be taken, in ms.
 pub(super) const LINGER: usize = 500;
-
-/// Between looks of a worker that has left the event loop, in ms.
-const PARTING: u16 = 10;
 
 /// What the configuration sets.
 #[derive(Clone, Copy)]
@@ -251,54 +247,6 @@ impl Worker {
         self.receiver = None;
         self.deputy = None;
         self.flush();
-    }
-
-    fn leave(mut self) -> usize {
-        let mut lost = 0;
-        let deadline = cycle::nanoseconds() + LINGER as u64 * 1_000_000;
-        loop {
-            self.flush();
-            lost += self.clear();
-            // what exit_worker_by_lua has sent may wait for a newer worker's hello, or for room;
-            // there is no event loop any more to wait with
-            if !self.is_awaited() || cycle::nanoseconds() > deadline {
-                break;
-            }
-            socket::wait(self.mailbox.line(), PARTING);
-        }
-        lost += self.all_peers().map(Peer::waiting).sum::<usize>();
-        self.count(Counter::Lost, lost);
-        self.table.hold(self.slot, 0);
-        self.table.release(self.slot, self.me.pid);
-        lost
-    }
-
-    /// Whether something waits for a worker that lives to take it.
-    fn is_awaited(&self) -> bool {
-        let lives = |seat: Seat| {
-            self.table.workers().any(|w| w.seat == seat && w.pid != self.me.pid && alive(w.pid))
-        };
-        let generation = self.me.seat.generation;
-        let own =
-            (0..).zip(&self.peers).map(|(id, p)| (Seat { generation, worker: WorkerId(id) }, p));
-        let others = self.others.iter().map(|(seat, peer)| (*seat, peer));
-        own.chain(others).any(|(seat, peer)| peer.waiting() > 0 && lives(seat))
-    }
-
-    /// Takes out everything that nobody will handle any more; how many messages were lost.
-    fn clear(&mut self) -> usize {
-        let mut lost = 0;
-        self.mailbox.line_is_ready();
-        loop {
-            self.mailbox.new_turn();
-            match self.mailbox.take() {
-                Next::Mail(_) | Next::Dropped(Counter::Lost) => lost += 1,
-                Next::Hello(seat, send) => self.greet(seat, send),
-                Next::Dropped(counter) => self.count(counter, 1),
-                Next::Later => {}
-                Next::Empty => return lost,
-            }
-        }
     }
 
     /// Who this worker is.

@@ -129,15 +129,18 @@ impl Outbox {
         }
     }
 
-    /// Writes what waits, in order, until the wire blocks. Gone empties the box; how many messages
-    /// were lost with it is the second value.
-    pub fn flush(&mut self, wire: &mut impl Wire) -> (Put, usize) {
+    /// Writes what waits, in order, until the wire blocks; `taken` is told of each message that is on
+    /// its way. Gone empties the box; how many messages were lost with it is the second value.
+    pub fn flush(&mut self, wire: &mut impl Wire, mut taken: impl FnMut()) -> (Put, usize) {
         while let Some(first) = self.held.front_mut() {
             let (name, rest) = first.parts();
             let (put, sent) = write(wire, &first.header, name, rest, first.sent);
             first.sent = sent;
             match put {
-                Put::Taken => self.drop_first(),
+                Put::Taken => {
+                    taken();
+                    self.drop_first();
+                }
                 Put::Blocked => return (Put::Blocked, 0),
                 Put::Gone => {
                     let lost = self.held.len();
@@ -252,7 +255,7 @@ mod tests {
             let mut accepted = Vec::new();
             for (i, size) in sizes.into_iter().enumerate() {
                 wire.0 += rooms.next().unwrap_or(1);
-                outbox.flush(&mut wire);
+                outbox.flush(&mut wire, || {});
                 let data = vec![i as u8; size];
                 let name = vec![b'n'; i];
                 match outbox.send(&message(&name, &data), Some(&mut wire)) {
@@ -262,7 +265,7 @@ mod tests {
                 prop_assert!(outbox.bytes() <= 4 * PIECE + OVERHEAD + 3 * PIECE);
             }
             wire.0 = usize::MAX;
-            prop_assert_eq!(outbox.flush(&mut wire), (Put::Taken, 0));
+            prop_assert_eq!(outbox.flush(&mut wire, || {}), (Put::Taken, 0));
             prop_assert!(outbox.is_empty() && outbox.bytes() == 0);
             let mut assembler = Assembler::new(3 * PIECE);
             let mut arrived = Vec::new();
@@ -295,7 +298,7 @@ mod tests {
         let mut outbox = Outbox::new(1000);
         assert_eq!(outbox.send(&message(b"n", b"d"), None::<&mut Room>), Ok(()));
         let mut wire = Room(9, Vec::new());
-        assert_eq!(outbox.flush(&mut wire), (Put::Taken, 0));
+        assert_eq!(outbox.flush(&mut wire, || {}), (Put::Taken, 0));
         assert_eq!(wire.1.len(), 1);
     }
 }

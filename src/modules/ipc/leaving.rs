@@ -1,0 +1,84 @@
+//! How this worker leaves: its last words, and what becomes of the mail that nobody will read.
+
+use super::alive;
+use super::mailbox::Next;
+use super::peer::Peer;
+use super::worker::{LINGER, Worker};
+use crate::ngx::{cycle, socket};
+use crate::proto::ipc::{Seat, WorkerId};
+use crate::shm::slots::{Counter, Worker as Entry};
+
+/// Between looks of a worker that has left the event loop, in ms.
+const PARTING: u16 = 10;
+
+impl Worker {
+    /// Gives the seat back; how many accepted messages could not be delivered.
+    pub(super) fn leave(mut self) -> usize {
+        let mut lost = 0;
+        let deadline = cycle::nanoseconds() + LINGER as u64 * 1_000_000;
+        loop {
+            self.flush();
+            lost += self.clear();
+            // what exit_worker_by_lua has sent may wait for a newer worker's hello, or for room;
+            // there is no event loop any more to wait with
+            if !self.is_awaited() || cycle::nanoseconds() > deadline {
+                break;
+            }
+            socket::wait(self.mailbox.line(), PARTING);
+        }
+        lost += self.all_peers().map(Peer::waiting).sum::<usize>();
+        lost += self.settle();
+        self.count(Counter::Lost, lost);
+        self.table.hold(self.slot, 0);
+        self.table.release(self.slot, self.me.pid);
+        lost
+    }
+
+    /// Where nobody takes this seat over: nothing more comes in, and the last one of the generation
+    /// accounts for what those who were killed have not read. How many messages were lost.
+    fn settle(&mut self) -> usize {
+        let own = self.me.seat.generation;
+        if self.table.current().0 <= own {
+            return 0;
+        }
+        // what a sender puts in from now on it is told, or it is in front of the last look
+        socket::hang_up(self.mailbox.line());
+        let lost = self.clear();
+        let Some(bells) = &self.bells else { return lost };
+        bells.leave();
+        let here = |w: &Entry| w.seat.generation == own && w.pid != self.me.pid;
+        let stays = |w: &Entry| !bells.has_left(usize::from(w.seat.worker.0)) && alive(w.pid);
+        if self.table.workers().any(|w| here(&w) && stays(&w)) {
+            return lost;
+        }
+        lost + bells.settle()
+    }
+
+    /// Whether something waits for a worker that lives to take it.
+    fn is_awaited(&self) -> bool {
+        let lives = |seat: Seat| {
+            self.table.workers().any(|w| w.seat == seat && w.pid != self.me.pid && alive(w.pid))
+        };
+        let generation = self.me.seat.generation;
+        let own =
+            (0..).zip(&self.peers).map(|(id, p)| (Seat { generation, worker: WorkerId(id) }, p));
+        let others = self.others.iter().map(|(seat, peer)| (*seat, peer));
+        own.chain(others).any(|(seat, peer)| peer.waiting() > 0 && lives(seat))
+    }
+
+    /// Takes out everything that nobody will handle any more; how many messages were lost.
+    fn clear(&mut self) -> usize {
+        let mut lost = 0;
+        self.mailbox.line_is_ready();
+        loop {
+            self.mailbox.new_turn();
+            match self.mailbox.take() {
+                Next::Mail(_) | Next::Dropped(Counter::Lost) => lost += 1,
+                Next::Hello(seat, send) => self.greet(seat, send),
+                Next::Dropped(counter) => self.count(counter, 1),
+                Next::Later => {}
+                Next::Empty => return lost,
+            }
+        }
+    }
+}
