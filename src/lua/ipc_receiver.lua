@@ -267,10 +267,18 @@ local deputy_runs = false
 local deputy_mail = ffi.new "ngx_cc_ipc_mail_t"
 
 local function deputy(premature)
+    local guard = C.ngx_cc_ipc_guard(get_request(), deputy_sema.sem, post)
+    if guard == nil then
+        deputy_runs = false
+        return
+    end
     local taken = 0
     while not premature and taken < RENEW and (calls > 0 or not ngx.worker.exiting()) do
         local may_take = calls > 0 and backlog_bytes < BACKLOG_MAX
-        if C.ngx_cc_ipc_take(deputy_mail, may_take and DEPUTY or DEPUTY_WAITS) == 1 then
+        local code = C.ngx_cc_ipc_take(deputy_mail, may_take and DEPUTY or DEPUTY_WAITS)
+        if code == 2 then
+            break
+        elseif code == 1 then
             local m = deputy_mail
             local name, data = ffi_string(m.name, m.name_len), ffi_string(m.data, m.data_len)
             if m.kind == REPLY or m.kind == FAILURE then
@@ -289,6 +297,7 @@ local function deputy(premature)
         end
     end
     deputy_runs = taken >= RENEW and timer_at(0, deputy) and true or false
+    C.ngx_cc_ipc_pass(guard)
 end
 
 -- Starts the receiver unless it runs. Nothing, or why it cannot.

@@ -153,8 +153,8 @@ exported! {
         })
     }
 
-    /// Takes the next message: 1 one is there, 0 wait for the semaphore, 2 the worker leaves and
-    /// nothing is there any more. `who`: 0 the receiver, 1 its deputy while a handler has yielded,
+    /// Takes the next message: 1 one is there, 0 wait for the semaphore, 2 the worker leaves and,
+    /// for the receiver, nothing is there any more. `who`: 0 the receiver, 1 its deputy while a handler has yielded,
     /// 2 the deputy, which takes nothing but will wait.
     fn ngx_cc_ipc_take(mail: Out<Mail>, who: i32) -> i32, BUG, {
         with(|worker| {
@@ -174,7 +174,7 @@ exported! {
                 call: taken.call,
             });
             match mail.fill(1, row.into_iter()) {
-                0 if worker.is_over() => 2,
+                0 if worker.is_over(who != 0) => 2,
                 taken => taken as i32,
             }
         })
@@ -196,7 +196,7 @@ exported! {
         worker::with(|worker| worker.count(counter, 1));
     }
 
-    /// Watches over the light thread of `request`, a receiver or its heir: `sema` is posted once
+    /// Watches over the light thread of `request`, a receiver, its heir or its deputy: `sema` is posted once
     /// when it ends or passes its work on. NULL when memory ran out.
     fn ngx_cc_ipc_guard(request: Address, sema: Address, post: Address) -> Address, Address::NULL, {
         let guard = Semaphore::new(sema, post)

@@ -122,7 +122,7 @@ impl Worker {
         }
     }
 
-    /// A light thread has become a receiver, or the heir of one.
+    /// A light thread has become a receiver, the heir of one or its deputy.
     pub fn receiver_began(&mut self) {
         self.receivers += 1;
     }
@@ -132,9 +132,10 @@ impl Worker {
         self.receivers = self.receivers.saturating_sub(1);
     }
 
-    /// Whether receivers shall end: the worker leaves, and they have taken everything.
-    pub fn is_over(&self) -> bool {
-        self.over && self.drained
+    /// Whether receivers shall end: the worker leaves, and they have taken everything. Their
+    /// `deputy` has nothing more to wait for.
+    pub fn is_over(&self, deputy: bool) -> bool {
+        self.over && (deputy || self.drained)
     }
 
     /// nginx lets a worker go when only cancelable timers are left. Receivers wait by timers that
@@ -147,6 +148,7 @@ impl Worker {
         if self.waiting && !event::others_hold(own) {
             self.over = true;
             self.wake();
+            self.wake_deputy();
         } else {
             events.retiring.after(RETIRING, false);
         }

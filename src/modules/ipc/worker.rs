@@ -78,7 +78,7 @@ pub struct Worker {
     /// Messages accepted that are not on their way yet, as told to the table.
     pub(super) held: usize,
     pub(super) receiver: Option<Semaphore>,
-    /// Light threads: the receiver and its heirs.
+    /// Light threads: the receiver, its heirs, its deputy.
     pub(super) receivers: usize,
     /// The receiver waits for its semaphore.
     pub(super) waiting: bool,
