@@ -91,9 +91,9 @@ impl<'m, B: Bell> Bells<'m, B> {
         rings.map(|ring| unread(ring.consumer())).sum()
     }
 
-    /// How many workers are awake.
-    pub fn busy(&self) -> usize {
-        self.mesh.busy()
+    /// Whether more than so many workers are awake.
+    pub fn is_crowded(&self, limit: usize) -> bool {
+        self.mesh.is_crowded(limit)
     }
 }
 

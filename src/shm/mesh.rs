@@ -195,12 +195,13 @@ impl<'m> Mesh<'m> {
         self.bell(0).is_some_and(|bell| bell.settled.swap(1, Ordering::SeqCst) == 0)
     }
 
-    /// How many workers are awake.
-    pub fn busy(&self) -> usize {
-        (0..self.workers)
-            .filter_map(|worker| self.bell(worker))
-            .filter(|bell| bell.awake.load(Ordering::Relaxed) == AWAKE)
-            .count()
+    /// Whether more than so many workers are awake.
+    pub fn is_crowded(&self, limit: usize) -> bool {
+        let mut awake = 0;
+        (0..self.workers).filter_map(|worker| self.bell(worker)).any(|bell| {
+            awake += usize::from(bell.awake.load(Ordering::Relaxed) == AWAKE);
+            awake > limit
+        })
     }
 
     /// A new process in `me`'s seat: it must look at everything its predecessor may have left.

@@ -10,7 +10,7 @@ use crate::proto::ipc::{Generation, Pid, Seat, WORKERS_MAX, WorkerId};
 pub const SLOTS: usize = WORKERS_MAX;
 
 /// Changes with every change of the layout below.
-const LAYOUT: u32 = 2;
+const LAYOUT: u32 = 3;
 const MAGIC: u32 = 0x6e67_6363;
 
 /// What a worker is doing.
@@ -22,6 +22,8 @@ pub enum State {
     Live,
     /// It was told to finish, and still serves what it had begun.
     Retiring,
+    /// Nothing is left that keeps it: it takes what was sent before this, and no more.
+    Closed,
 }
 
 /// What is counted, in messages.
@@ -66,8 +68,8 @@ pub struct SlotId(u16);
 
 const PID_BITS: u32 = 22; // Linux: PID_MAX_LIMIT is 4 Mi
 const WORKER_BITS: u32 = 10;
-const STATE_BITS: u32 = 2;
-const GENERATION_BITS: u32 = 30;
+const STATE_BITS: u32 = 3;
+const GENERATION_BITS: u32 = 29;
 
 impl Worker {
     /// One word: generation, state, worker id, pid. 0 is a free slot.
@@ -76,6 +78,7 @@ impl Worker {
             State::Starting => 1,
             State::Live => 2,
             State::Retiring => 3,
+            State::Closed => 4,
         };
         let generation = u64::from(self.seat.generation.0) & mask(GENERATION_BITS);
         let worker = u64::from(self.seat.worker.0) & mask(WORKER_BITS);
@@ -91,6 +94,7 @@ impl Worker {
             1 => State::Starting,
             2 => State::Live,
             3 => State::Retiring,
+            4 => State::Closed,
             _ => return None,
         };
         Some(Worker {
@@ -311,8 +315,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_identity_word_keeps_all_of_it(pid in 1u32..1 << 22, worker in 0u16..1024, generation in 0u32..1 << 30, state in 0usize..3) {
-            let state = [State::Starting, State::Live, State::Retiring][state];
+        fn an_identity_word_keeps_all_of_it(pid in 1u32..1 << 22, worker in 0u16..1024, generation in 0u32..1 << 29, state in 0usize..4) {
+            let state = [State::Starting, State::Live, State::Retiring, State::Closed][state];
             let w = Worker { pid: Pid(pid), seat: seat(generation, worker), state };
             prop_assert_eq!(Worker::unpack(w.pack()), Some(w));
         }

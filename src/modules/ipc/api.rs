@@ -8,7 +8,7 @@ use crate::proto::ipc::frame::Kind;
 use crate::proto::ipc::outbox::Refused;
 use crate::proto::ipc::{Pid, Seat, WorkerId};
 use crate::shm::retained::SetError;
-use crate::shm::slots::{COUNTERS, Counter};
+use crate::shm::slots::{COUNTERS, Counter, State};
 
 /// Answers of the sending functions; src/lua/ipc.lua has the words.
 const OK: i32 = 0;
@@ -236,7 +236,8 @@ exported! {
                 id: u32::from(w.seat.worker.0),
                 pid: w.pid.0,
                 generation: w.seat.generation.0,
-                state: w.state as u32 + 1,
+                // who closes is to users one who retires
+                state: (w.state as u32 + 1).min(State::Retiring as u32 + 1),
             })) as i32
         })
     }

@@ -14,6 +14,8 @@ use crate::shm::slots::{Counter, State};
 const HOUSEKEEPING: usize = 1000;
 /// Between looks of a retiring worker whether anything but its receivers keeps it, in ms.
 const RETIRING: usize = 50;
+/// How long a worker stays for what was sent to it before it said that it closes, in ms.
+const CLOSING: usize = 20;
 /// How many looks a spinning worker takes before it lets the event loop look at everything else.
 const LOOKS: usize = 32;
 
@@ -90,9 +92,8 @@ impl Worker {
             self.keep_house();
         }
         let Some(bells) = &self.bells else { return true };
-        let crowded = || bells.busy() > cycle::cores();
         match &mut self.events {
-            Some(events) if self.spin.look_again(cycle::nanoseconds(), crowded) => {
+            Some(events) if self.spin.look_again(cycle::nanoseconds()) => {
                 events.turn.next_turn();
                 true
             }
@@ -145,12 +146,19 @@ impl Worker {
         self.wake_deputy(); // without calls it ends
         let Some(events) = self.events.as_mut().filter(|_| self.receiver.is_some()) else { return };
         let own = self.receivers + usize::from(events.linger.is_set());
-        if self.waiting && !event::others_hold(own) {
+        if !self.waiting || event::others_hold(own) {
+            events.retiring.after(RETIRING, false);
+            if self.me.state == State::Closed {
+                self.say(State::Retiring); // what came last has begun something
+            }
+        } else if self.me.state != State::Closed {
+            // who has looked before this may still be about to send
+            events.retiring.after(CLOSING, false);
+            self.say(State::Closed);
+        } else {
             self.over = true;
             self.wake();
             self.wake_deputy();
-        } else {
-            events.retiring.after(RETIRING, false);
         }
     }
 
@@ -213,12 +221,17 @@ impl Worker {
             let something = |worker: &Worker| {
                 worker.mailbox.notes().0 > 0 || worker.bells.as_ref().is_some_and(|b| b.any())
             };
-            for _ in 0..LOOKS {
+            let crowded = self.bells.as_ref().is_some_and(|b| b.is_crowded(cycle::cores()));
+            for _ in 0..if crowded { 2 } else { LOOKS } {
                 if something(self) {
                     self.spin.found();
                     return self.work();
                 }
-                std::hint::spin_loop();
+                if crowded {
+                    std::thread::yield_now();
+                } else {
+                    std::hint::spin_loop();
+                }
             }
             if self.rest() {
                 return;

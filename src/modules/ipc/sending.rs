@@ -26,6 +26,11 @@ pub struct Letter<'a> {
     pub data: &'a [u8],
 }
 
+/// Places for processes that were sent to lately.
+pub const RECENT: usize = 64;
+/// How long one is taken to live once it was found to, in ms.
+const ASK: usize = 10;
+
 /// A process that was found alive.
 #[derive(Clone, Copy)]
 pub struct Recent {
@@ -60,21 +65,24 @@ impl Worker {
         self.send_seat(seat, Addressee::Process(pid), letter)
     }
 
-    /// Where a living process sits. Whether it lives is asked once a millisecond: the answer can be
-    /// late anyhow, and what a dead process does not take is counted.
+    /// Where a living process sits. Whether it lives is asked now and then: the answer can be late
+    /// anyhow, and what a dead process does not take is counted.
     fn seat_of(&mut self, pid: Pid) -> Result<Seat, Unsent> {
         let now = cycle::milliseconds();
-        let recent = self.recent.filter(|recent| recent.pid == pid && recent.asked == now);
-        let slot = match recent {
+        let place = pid.0 as usize % RECENT;
+        let known = |recent: &&Recent| recent.pid == pid && now.wrapping_sub(recent.asked) < ASK;
+        let slot = match self.recent.get(place).and_then(Option::as_ref).filter(known) {
             Some(recent) => recent.slot,
             None => {
                 let found = self.table.find(pid).filter(|_| alive(pid));
                 let slot = found.ok_or(Unsent::Nobody)?;
-                self.recent = Some(Recent { pid, slot, asked: now });
+                if let Some(recent) = self.recent.get_mut(place) {
+                    *recent = Some(Recent { pid, slot, asked: now });
+                }
                 slot
             }
         };
-        let entry = self.table.worker(slot).filter(|w| w.pid == pid);
+        let entry = self.table.worker(slot).filter(|w| w.pid == pid && w.state != State::Closed);
         entry.map(|w| w.seat).ok_or(Unsent::Nobody)
     }
 
@@ -86,7 +94,7 @@ impl Worker {
         let seat = Seat { generation: self.me.seat.generation, worker: id };
         // in an old generation nobody succeeds who has left
         let old = seat.generation < self.table.current().0;
-        if old && !self.table.workers().any(|w| w.seat == seat && alive(w.pid)) {
+        if old && !self.table.workers().any(|w| w.seat == seat && receives(&w)) {
             return Err(Unsent::Nobody);
         }
         self.send_seat(seat, Addressee::Seat, letter)
@@ -106,7 +114,7 @@ impl Worker {
             return unsent;
         }
         // who has left an old generation has no successor there, and misses nothing
-        let old = |w: &Entry| w.seat.generation < current && alive(w.pid);
+        let old = |w: &Entry| w.seat.generation < current && receives(w);
         let elders: Vec<Seat> = self.table.workers().filter(old).map(|w| w.seat).collect();
         for seat in elders.into_iter().filter(|seat| seat.generation >= own) {
             if reach == Reach::Newer || seat.generation == own {
@@ -247,6 +255,11 @@ impl Worker {
             self.keep_house();
         }
     }
+}
+
+/// Whether an entry of an old generation, where nobody succeeds anybody, still takes messages.
+fn receives(worker: &Entry) -> bool {
+    worker.state != State::Closed && alive(worker.pid)
 }
 
 fn seats(generation: Generation, workers: usize) -> impl Iterator<Item = Seat> {

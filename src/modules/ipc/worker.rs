@@ -12,7 +12,7 @@ use super::mailbox::Mailbox;
 use super::peer::{Peer, Way};
 use super::retaining::Copy;
 use super::rings::{self, Bells, Reader};
-use super::sending::Recent;
+use super::sending::{RECENT, Recent};
 use crate::ngx::event::{Deferred, Direction, Handlers, Watch};
 use crate::ngx::lua::Semaphore;
 use crate::ngx::socket::{self, Line};
@@ -94,8 +94,8 @@ pub struct Worker {
     pub(super) retained: Retained<'static, fn(Pid) -> bool>,
     /// Retained values that Lua is about to look at.
     pub(super) copies: Vec<Copy>,
-    /// The process that was sent to last.
-    pub(super) recent: Option<Recent>,
+    /// Processes that were sent to lately, by process id modulo its length.
+    pub(super) recent: [Option<Recent>; RECENT],
     pub(super) grace: bool,
     pub(super) events: Option<Events>,
 }
@@ -168,7 +168,7 @@ pub fn enter(
         calls: 0,
         retained: legacy.retained,
         copies: Vec::new(),
-        recent: None,
+        recent: [None; RECENT],
         grace: true,
         events: None,
     });

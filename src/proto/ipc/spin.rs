@@ -1,7 +1,7 @@
 //! Whether a worker that has run out of messages looks on for a while before it sleeps. Waking a
 //! sleeper costs several microseconds across cores, so between two workers that talk to and fro a
 //! short look pays; anywhere else it burns a core that somebody needs. So it lasts as long as it
-//! has paid lately, and ends at once when more workers are awake than there are cores.
+//! has paid lately. Who spins lets others run first where there are not cores for all.
 
 /// Idle spells between two tries of a spin that had stopped paying.
 const RETRY: u32 = 64;
@@ -34,9 +34,8 @@ impl Spin {
         Spin { limit, budget: limit, until: None, skipped: 0 }
     }
 
-    /// There is nothing to do at `now`: look again (true), or sleep. `crowded`: more workers are
-    /// awake than cores can run.
-    pub fn look_again(&mut self, now: u64, crowded: impl FnOnce() -> bool) -> bool {
+    /// There is nothing to do at `now`: look again (true), or sleep.
+    pub fn look_again(&mut self, now: u64) -> bool {
         match self.until {
             Some(until) if now < until => true,
             Some(_) => {
@@ -47,7 +46,7 @@ impl Spin {
                 self.until = None;
                 false
             }
-            None if self.limit == 0 || crowded() => false,
+            None if self.limit == 0 => false,
             None if self.budget > 0 => {
                 self.until = Some(now + self.budget);
                 true
@@ -90,12 +89,12 @@ mod tests {
     #[test]
     fn a_spin_that_pays_goes_on_and_one_that_does_not_ends() {
         let mut spin = Spin::new(800);
-        assert!(spin.look_again(0, || false) && spin.look_again(799, || false));
+        assert!(spin.look_again(0) && spin.look_again(799));
         spin.found();
-        assert!(spin.look_again(1000, || false) && spin.look_again(1799, || false));
+        assert!(spin.look_again(1000) && spin.look_again(1799));
         let mut now = 10_000;
         let mut spells = 0;
-        while spin.look_again(now, || false) || spells < 5 {
+        while spin.look_again(now) || spells < 5 {
             now += 10;
             spells += u32::from(spin.until.is_none());
         }
@@ -105,15 +104,14 @@ mod tests {
     #[test]
     fn it_tries_again_now_and_then() {
         let mut spin = Spin { budget: 0, ..Spin::new(800) };
-        let tries = (0..RETRY).filter(|_| spin.look_again(0, || false)).count();
+        let tries = (0..RETRY).filter(|_| spin.look_again(0)).count();
         assert_eq!(tries, 1);
         spin.found();
         assert_eq!(spin.budget, 200);
     }
 
     #[test]
-    fn never_in_a_crowd_nor_without_a_limit() {
-        assert!(!Spin::new(800).look_again(0, || true));
-        assert!((0..1000).all(|now| !Spin::new(0).look_again(now, || false)));
+    fn never_without_a_limit() {
+        assert!((0..1000).all(|now| !Spin::new(0).look_again(now)));
     }
 }
