@@ -16,8 +16,10 @@ const HOUSEKEEPING: usize = 1000;
 const RETIRING: usize = 50;
 /// How long a worker stays for what was sent to it before it said that it closes, in ms.
 const CLOSING: usize = 20;
-/// How many looks a spinning worker takes before it lets the event loop look at everything else.
-const LOOKS: usize = 32;
+/// How many times a spinning worker looks before it lets the event loop look at everything else.
+const LOOKS: usize = 64;
+/// How many such looks a receiver takes in one turn of the event loop.
+const LOOKS_A_TURN: usize = 32;
 
 impl Worker {
     /// The next message for this worker. None: wait for the semaphore, which is posted when there
@@ -60,6 +62,7 @@ impl Worker {
                     self.next_turn();
                     return None;
                 }
+                Next::Empty if self.look_on() => {}
                 Next::Empty if self.rest() => {
                     self.drained = true;
                     return None;
@@ -82,6 +85,29 @@ impl Worker {
         if calls > 0 && !self.waiting {
             self.next_turn();
         }
+    }
+
+    /// A short look before the receiver gives way to the event loop and comes back: two workers
+    /// that answer each other at once meet here. True: something has come.
+    #[inline]
+    fn look_on(&mut self) -> bool {
+        let Some(bells) = self.bells.as_ref().filter(|_| self.looks > 0 && self.spin.pays()) else {
+            return false;
+        };
+        self.looks -= 1;
+        let found = if self.crowded {
+            std::thread::yield_now();
+            bells.any()
+        } else {
+            (0..LOOKS).any(|_| {
+                std::hint::spin_loop();
+                bells.any()
+            })
+        };
+        if found {
+            self.spin.paid();
+        }
+        found
     }
 
     /// There is nothing to do: looks on for a while, or sleeps until a bell rings. False: something
@@ -171,6 +197,8 @@ impl Worker {
 
     fn wake(&mut self) {
         self.mailbox.new_turn();
+        self.looks = LOOKS_A_TURN;
+        self.crowded = self.bells.as_ref().is_some_and(|bells| bells.is_crowded(cycle::cores()));
         match &self.receiver {
             Some(receiver) if self.waiting => {
                 receiver.post();
@@ -221,13 +249,12 @@ impl Worker {
             let something = |worker: &Worker| {
                 worker.mailbox.notes().0 > 0 || worker.bells.as_ref().is_some_and(|b| b.any())
             };
-            let crowded = self.bells.as_ref().is_some_and(|b| b.is_crowded(cycle::cores()));
-            for _ in 0..if crowded { 2 } else { LOOKS } {
+            for _ in 0..if self.crowded { 2 } else { LOOKS } {
                 if something(self) {
                     self.spin.found();
                     return self.work();
                 }
-                if crowded {
+                if self.crowded {
                     std::thread::yield_now();
                 } else {
                     std::hint::spin_loop();

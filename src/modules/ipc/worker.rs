@@ -71,6 +71,10 @@ pub struct Worker {
     pub(super) mailbox: Mailbox,
     pub(super) bells: Option<Bells>,
     pub(super) spin: Spin,
+    /// Looks that the receiver may still take in this turn of the event loop.
+    pub(super) looks: usize,
+    /// More workers are awake than cores can run, as of this turn.
+    pub(super) crowded: bool,
     /// By worker id; this generation. Its own entry is not used.
     pub(super) peers: Vec<Peer>,
     /// Workers of other generations.
@@ -154,6 +158,8 @@ pub fn enter(
         own_send,
         mailbox: Mailbox::new(pid, seat, line, bells.clone().map(Reader::new), limits.message),
         spin: Spin::new(limits.spin),
+        looks: 0,
+        crowded: false,
         peers: legacy.lines.into_iter().enumerate().map(|line| peer(way(line))).collect(),
         others: legacy.elders.into_iter().map(|(seat, fd)| (seat, peer(Way::Line(fd)))).collect(),
         bells,

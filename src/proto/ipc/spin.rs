@@ -62,6 +62,18 @@ impl Spin {
         }
     }
 
+    /// Whether looking on has paid lately.
+    #[inline]
+    pub fn pays(&self) -> bool {
+        self.budget > 0
+    }
+
+    /// A look before any spell has found something.
+    #[inline]
+    pub fn paid(&mut self) {
+        self.budget = self.limit;
+    }
+
     /// Whether a spell is under way.
     pub fn spinning(&self) -> bool {
         self.until.is_some()
