@@ -6,7 +6,7 @@ use CC::Console;
 my $handlers = <<'LUA';
     ipc.receive {
         ["sleeps"] = function() ngx.sleep(0.6) t.slept = true end,
-        ["mute"] = function() t.asked = true ngx.sleep(0.5) end,
+        ["mute"] = function() t.asked = true t.wait(function() return t.told end) end,
         ["echo"] = function(data) return data end,
         ["asks"] = function(data) t.answer = ipc.call(1, "echo", data, { timeout = 2 }) or "none" end,
     }
@@ -28,6 +28,7 @@ for my $transport (qw(ring socket)) {
     $c->run(1, "assert(ipc.send($pid, 'news', 'x'))");
     is $busy->answer, '', 'the loop goes on';
     is $line->answer, "nil\ttimeout", 'it is not answered';
+    $c->run(1, 't.told = true');
     $line->run('t.wait(function() return t.slept end)');
     is $line->run('assert(ipc.send_worker(0, "asks", "second")) return t.wait(function() return t.answer end)'),
         'second', 'a reply for a handler that waits for it';
@@ -54,6 +55,27 @@ for my $transport (qw(ring socket)) {
     is $line->run('return ipc.send_worker(1, "news")'), "nil\tNo worker with id 1", 'nobody is there';
     $line->close;
     ok $c->s->wait_for(sub { !$c->s->retiring_pids }, 'the old worker to leave'), 'the sender leaves';
+    ok $c->s->quit, 'quits';
+    $c->s->log_is_clean(qr/exited on signal 9/);
+}
+# -- what is left unread when a generation ends: by one who was killed and has no successor, and what
+# a killed sender held back. What is in a killed worker's socket nobody can count
+for my $transport (qw(ring socket)) {
+    my $c = CC::Console->start(main => "cc_ipc_transport $transport; cc_ipc_queue 2m; cc_ipc_max_message 1m;",
+        workers => 3, init => $handlers);
+    my @line = map { $c->console($_) } 0 .. 2;
+    $c->s->kill_worker($_, 'STOP') for 1;
+    $line[0]->run('for i = 1, 10 do assert(ipc.send_worker(1, "news", i)) end') if $transport eq 'ring';
+    $line[2]->run('repeat until not ipc.send_worker(1, "news", ("x"):rep(60000))') if $transport eq 'ring';
+    kill 'HUP', $c->s->master_pid;
+    $c->s->wait_for(sub { $c->s->worker_pids == 4 }, 'the new workers');
+    $_->until('return ngx.worker.exiting()', 'true') for @line[0, 2];
+    kill 'KILL', $line[1]->pid, $line[2]->pid;
+    $c->s->wait_for(sub { $c->s->retiring_pids == 1 && $c->s->worker_pids == 3 }, 'the deaths');
+    $_->close for @line;
+    ok $c->s->wait_for(sub { !$c->s->retiring_pids }, 'the last old worker to leave'), "$transport: the last of a generation leaves";
+    is $c->until(0, 'local s = ipc.stats() return s.sent - s.received - s.stranger - s.lost', 0), 0, 'each message is counted';
+    is $c->run(0, 'return #ipc.workers()'), 3, 'the table has the living';
     ok $c->s->quit, 'quits';
     $c->s->log_is_clean(qr/exited on signal 9/);
 }

@@ -109,6 +109,14 @@ pub fn alive(pid: u32) -> bool {
     i32::try_from(pid).is_ok_and(|pid| kill(unistd::Pid::from_raw(pid), None) != Err(Errno::ESRCH))
 }
 
+/// Whether it does anything yet: a zombie does not.
+pub fn runs(pid: u32) -> bool {
+    let stat = std::fs::read(format!("/proc/{pid}/stat"));
+    // the state comes behind the name, which may hold any byte
+    let state = |stat: Vec<u8>| stat.rsplit(|byte| *byte == b')').next()?.get(1).copied();
+    alive(pid) && stat.ok().and_then(state).is_none_or(|state| state != b'Z' && state != b'X')
+}
+
 /// The end's descriptor for an event loop.
 pub fn raw(fd: &OwnedFd) -> RawFd {
     fd.as_fd().as_raw_fd()

@@ -13,7 +13,7 @@ ffi.cdef [[
 typedef struct { uint32_t kind, a, b, spare; uint64_t count, first, last; } soak_row_t;
 typedef struct {
     uint32_t pid, generation, id, rows;
-    uint64_t handled, answered, unnamed, refused, spare[4];
+    uint64_t handled, answered, unnamed, refused, expected, spare[3];
     soak_row_t row[4096];
 } soak_ledger_t;
 typedef struct { uint32_t quiet, rate, spare[2]; } soak_control_t;
@@ -25,7 +25,7 @@ int soak_close(int fd) __asm__("close");
 
 local ROWS = 4096
 -- Rows of the ledger: what was accepted from us, by receiver; and what was handled, by sender.
-local TO_PROCESS, TO_SEAT, BY_BROADCAST, EMPTY = 1, 2, 3, 4
+local TO_PROCESS, TO_SEAT, BY_BROADCAST, EMPTY, TO_ALL = 1, 2, 3, 4, 5
 local HANDLED = 10
 local KINDS = { p = TO_PROCESS, s = TO_SEAT, b = BY_BROADCAST }
 local CALLS_MAX = 20
@@ -101,7 +101,10 @@ local function take(data)
     end
     heard[from] = n
     if not KINDS[kind] then
-        return body     -- only its place among the others was of interest
+        -- which workers a call of all did not reach its sender hears late, so it has no number
+        local row = row_of(HANDLED + TO_ALL, from, 0)
+        row.count = row.count + 1
+        return body
     elseif kind == "b" then
         local _, at = seq:find(seat_key, 1, true)
         seq = at and seq:match("^%d+", at + 1)
@@ -208,6 +211,10 @@ local known = {}            -- seats a broadcast may reach: ",GENERATION.ID:" ->
 
 local function broadcast(own)
     local reach = {}
+    for id = 0, ngx.worker.count() - 1 do
+        local key = format(",%d.%d:", me.generation, id)
+        known[key] = known[key] or row_of(BY_BROADCAST, me.generation, id)
+    end
     for _, w in ipairs(ipc.workers()) do
         local key = format(",%d.%d:", w.generation, w.id)
         if w.generation >= me.generation then
@@ -252,7 +259,9 @@ local function call(id)
     -- whoever runs while the call waits must find it counted
     row.count = row.count + 1
     local data = letter("s", tostring(row.count):match("%d+"), body)
+    ledger.expected = ledger.expected + 1
     local result, err = ipc.call(id, "soak.call", data, { timeout = 2 })
+    ledger.expected = ledger.expected - 1
     if not result and (err == "full" or err:find("^No worker") or err:find("^a handler")) then
         row.count = row.count - 1
         return refused(err)
@@ -261,10 +270,16 @@ local function call(id)
 end
 
 local function call_all()
-    local body = body_of()
+    local body, workers = body_of(), ngx.worker.count()
+    for id = 0, workers - 1 do
+        local row = row_of(TO_ALL, me.generation, id)
+        row.count = row.count + 1
+    end
+    ledger.expected = ledger.expected + workers
     for _, r in ipairs(ipc.call_all("soak.call", letter("x", "-", body), { timeout = 2 }) or {}) do
         answered(r.data, r.err, body)
     end
+    ledger.expected = ledger.expected - workers
 end
 
 local function beside(fn, ...)
@@ -302,7 +317,8 @@ local function act()
         local ok, err = ipc.send_worker(id, "soak.empty")
         if ok then row.count = row.count + 1 else refused(err) end
     else
-        local ok, err = ipc.send_worker(id, "soak.nobody", "x")
+        -- nobody keeps a ledger of these, so they stay where they cannot get lost
+        local ok, err = ipc.send_worker(me.id, "soak.nobody", "x")
         if ok then ledger.unnamed = ledger.unnamed + 1 else refused(err) end
     end
 end

@@ -47,7 +47,8 @@ impl Worker {
         let Some(bells) = &self.bells else { return lost };
         bells.leave();
         let here = |w: &Entry| w.seat.generation == own && w.pid != self.me.pid;
-        let stays = |w: &Entry| !bells.has_left(usize::from(w.seat.worker.0)) && alive(w.pid);
+        let stays =
+            |w: &Entry| !bells.has_left(usize::from(w.seat.worker.0)) && socket::runs(w.pid.0);
         if self.table.workers().any(|w| here(&w) && stays(&w)) {
             return lost;
         }

@@ -8,7 +8,7 @@ use CC::Proc ();
 
 use constant {
     HEAD => 80, ROW => 40,
-    TO_PROCESS => 1, TO_SEAT => 2, BY_BROADCAST => 3, EMPTY => 4, HANDLED => 10,
+    TO_PROCESS => 1, TO_SEAT => 2, BY_BROADCAST => 3, EMPTY => 4, TO_ALL => 5, HANDLED => 10,
 };
 
 # $folder; killed => { pid => }, live => { pid => }.
@@ -16,12 +16,12 @@ sub read ($class, $folder, %about) {
     my $self = bless { %about, of => {}, seats => {}, wrong => [] }, $class;
     for my $path (glob "$folder/[0-9]*") {
         my $bytes = CC::Proc::slurp($path) // next;
-        my ($pid, $generation, $id, $rows, $handled, $answered, $unnamed, $refused)
-            = unpack 'L4 Q4', $bytes;
+        my ($pid, $generation, $id, $rows, $handled, $answered, $unnamed, $refused, $expected)
+            = unpack 'L4 Q5', $bytes;
         # killed before it had written its name
         next if !$pid;
         my $p = $self->{of}{$pid} = { pid => $pid, seat => "$generation.$id", handled => $handled,
-            answered => $answered, unnamed => $unnamed, refused => $refused };
+            answered => $answered, unnamed => $unnamed, refused => $refused, expected => $expected };
         for my $n (0 .. $rows - 1) {
             my ($kind, $a, $b, undef, $count, $first, $last) = unpack 'L4 Q3', substr $bytes, HEAD + $n * ROW, ROW;
             if ($kind > HANDLED) {
@@ -42,6 +42,13 @@ sub total ($self, $key) {
     return $sum;
 }
 
+# Replies that killed workers were waiting for.
+sub unanswered ($self) {
+    my $sum = 0;
+    $sum += $_->{expected} for grep { $self->{killed}{ $_->{pid} } } values %{ $self->{of} };
+    return $sum;
+}
+
 sub fate ($self, $pid) {
     return $self->{live}{$pid} ? 'live' : $self->{killed}{$pid} ? 'killed' : 'left';
 }
@@ -50,6 +57,7 @@ sub fate ($self, $pid) {
 # handle }. Whatever cannot be is in `wrong`.
 sub balance ($self) {
     $self->{missing} = { left => 0, killed => 0, sender => 0 };
+    $self->{unread} = 0;
     $self->{accepted} = 0;
     for my $from (sort { $a <=> $b } keys %{ $self->{of} }) {
         my $sent = $self->{of}{$from}{sent};
@@ -57,7 +65,7 @@ sub balance ($self) {
             my $r = $self->{of}{$to};
             $self->compare($from, "process $to", TO_PROCESS, $sent->{ +TO_PROCESS }{$to}, $r ? [$r] : [], 0);
         }
-        for my $kind (TO_SEAT, BY_BROADCAST, EMPTY) {
+        for my $kind (TO_SEAT, BY_BROADCAST, EMPTY, TO_ALL) {
             for my $seat (sort keys %{ $sent->{$kind} }) {
                 $self->compare($from, "worker $seat", $kind, $sent->{$kind}{$seat}, $self->{seats}{$seat} // [], 1);
             }
@@ -81,7 +89,7 @@ sub compare ($self, $from, $whom, $kind, $accepted, $holders, $inherits) {
     push @{ $self->{wrong} }, "$where: too many" if $handled > $accepted + $unnoted;
 
     my $behind = 0;
-    if ($kind != EMPTY) {
+    if ($kind < EMPTY) {
         @got = sort { $a->{first} <=> $b->{first} } @got;
         for my $got (@got) {
             push @{ $self->{wrong} }, "$where: $got->{first} twice" if $got->{first} <= $behind;
@@ -92,6 +100,10 @@ sub compare ($self, $from, $whom, $kind, $accepted, $holders, $inherits) {
         }
     }
     my $missing = $accepted > $handled ? $accepted - $handled : 0;
+    # what was sent to one who was killed when nobody was to follow it: no process is left that could
+    # read it, so it may be missing in the counters, too
+    $self->{unread} += $missing if $killed && !$live;
+    return if $kind == TO_ALL;
     # who left an old generation is not sent broadcasts, which their sender cannot know
     return if $kind == BY_BROADCAST && !$live;
     $self->{accepted} += $accepted;
@@ -101,7 +113,7 @@ sub compare ($self, $from, $whom, $kind, $accepted, $holders, $inherits) {
         my $inherited = $inherits && $killed;
         push @{ $self->{wrong} }, "$where: missing" if !$inherited;
         push @{ $self->{wrong} }, "$where: the last ones are missing"
-            if $inherited && $kind != EMPTY && @got && $behind != $accepted && $self->{live}{ $got[-1]{pid} };
+            if $inherited && $kind < EMPTY && @got && $behind != $accepted && $self->{live}{ $got[-1]{pid} };
     }
     $self->{missing}{ $killed ? 'killed' : $live ? 'sender' : 'left' } += $missing;
     return;

@@ -133,6 +133,8 @@ sub cont ($self, $all = 0) {
 # HUP with so many workers; does not wait for anything.
 sub reload ($self, $workers) {
     return if $self->processes > $workers + RETIRING_MAX;
+    # an old worker that is stopped keeps ports that fewer workers gave up, and more need again
+    $workers = $self->{s}{workers} if %{ $self->{stopped} };
     $self->{s}->configure(workers => $workers);
     $self->{s}->write_conf;
     CORE::kill 'HUP', $self->{s}->master_pid;
