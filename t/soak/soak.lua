@@ -207,23 +207,12 @@ local function to_seat(id, body)
     return true
 end
 
-local known = {}            -- seats a broadcast may reach: ",GENERATION.ID:" -> row
-
 local function broadcast(own)
-    local reach = {}
-    for id = 0, ngx.worker.count() - 1 do
-        local key = format(",%d.%d:", me.generation, id)
-        known[key] = known[key] or row_of(BY_BROADCAST, me.generation, id)
-    end
+    local reach, vector = {}, {}
     for _, w in ipairs(ipc.workers()) do
-        local key = format(",%d.%d:", w.generation, w.id)
-        if w.generation >= me.generation then
-            known[key] = known[key] or row_of(BY_BROADCAST, w.generation, w.id)
-        end
-    end
-    local vector = {}
-    for key, row in pairs(known) do
-        if not own or tonumber(row.a) == me.generation then
+        -- who is not in the table yet may be reached, too, or be passed over by a leaving worker
+        if w.generation == me.generation or w.generation > me.generation and not own then
+            local key, row = format(",%d.%d:", w.generation, w.id), row_of(BY_BROADCAST, w.generation, w.id)
             reach[key] = row
             vector[#vector + 1] = key .. tostring(row.count + 1):match("%d+")
         end

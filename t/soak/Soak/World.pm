@@ -130,23 +130,28 @@ sub cont ($self, $all = 0) {
     return;
 }
 
+sub hup ($self, $workers) {
+    my $s = $self->{s}->configure(workers => $workers);
+    # in one go, for the master may be reading it because of the HUP before
+    $s->write('conf/next', $s->{written} = $s->conf_text);
+    rename $s->path('conf/next'), $s->{file} or croak "$s->{file}: $!";
+    CORE::kill 'HUP', $s->master_pid;
+    return;
+}
+
 # HUP with so many workers; does not wait for anything.
 sub reload ($self, $workers) {
     return if $self->processes > $workers + RETIRING_MAX;
     # an old worker that is stopped keeps ports that fewer workers gave up, and more need again
     $workers = $self->{s}{workers} if %{ $self->{stopped} };
-    $self->{s}->configure(workers => $workers);
-    $self->{s}->write_conf;
-    CORE::kill 'HUP', $self->{s}->master_pid;
+    $self->hup($workers);
     return 1;
 }
 
 # The new workers of a reload, awaited.
 sub reload_and_wait ($self, $workers) {
     my %old = map { $_ => 1 } $self->processes;
-    $self->{s}->configure(workers => $workers);
-    $self->{s}->write_conf;
-    CORE::kill 'HUP', $self->{s}->master_pid;
+    $self->hup($workers);
     until_true(sub { !grep { $old{$_} } $self->processes }, 30)
         && until_true(sub { $self->{s}->is_complete }, 30)
         or croak 'a reload was not completed';
@@ -160,9 +165,13 @@ sub calm ($self) {
     $self->control(quiet => 1);
     $self->cont(1);
     until_true(sub { !$self->hear }, 30) or croak 'requests are not answered';
-    # a HUP that was not yet heard would make the calm a short one
-    until_true(sub { $self->{s}->is_complete && !$self->{s}->retiring_pids
-        && $self->processes == $self->{s}->worker_count }, 30)
+    my $settled = sub {
+        return $self->{s}->is_complete && !$self->{s}->retiring_pids
+            && $self->processes == $self->{s}->worker_count;
+    };
+    # nginx refuses a reload whose ports an old worker has not yet closed
+    until_true($settled, 10) || $self->hup($self->{s}{workers});
+    until_true($settled, 30)
         or croak 'workers are missing, or do not leave: ' . join ', ', map { "$_ " . title($_) } $self->processes;
     return;
 }

@@ -1,0 +1,14 @@
+# A few seconds of the soak (t/soak/run), on both transports. The seeds have found something once.
+use v5.36;
+use Test::More;
+use FindBin;
+
+# transport, seed, minutes
+for my $case ([ 'ring', 12, 0.08 ], [ 'socket', 11, 0.08 ]) {
+    my ($transport, $seed, $minutes) = @$case;
+    my @command = ($^X, "$FindBin::Bin/soak/run", '--transport', $transport, '--seed', $seed, '--minutes', $minutes);
+    open my $out, '-|', @command or die "@command: $!\n";
+    my $told = do { local $/; <$out> };
+    ok close $out, "$transport, seed $seed" or diag $told;
+}
+done_testing;
