@@ -383,7 +383,8 @@ function _M.wait(timeout, send, take)
     if waiter.sema:count() == 0 then
         idle[#idle + 1] = waiter.sema
     end
-    return answered and true or false
+    -- the last reply may have come in the turn in which the time was over
+    return answered and true or waiter.left <= 0
 end
 
 return _M
