@@ -9,6 +9,9 @@ package CC::Console;
 #   t.got, t.count(name), t.clear()    what was noted
 #   t.wait(fn, what)   polls until fn() is true, which it returns; else raises
 # Several values come back separated by tabs.
+#
+# Suites where it matters run on both transports. CC_IPC_TRANSPORT=socket asks the others, which leave
+# it open, to run on that one.
 
 use v5.36;
 use Carp qw(croak);
@@ -88,7 +91,7 @@ CONF
 sub start ($class, %opt) {
     my $self = bless {}, $class;
     $self->{s} = CC::Server->new(ports => 40, workers => 2, module => 1, lua => 1,
-        $self->options(%opt));
+        $self->options(main => '', %opt));
     $self->{s}->start;
     return $self;
 }
@@ -97,7 +100,7 @@ sub start ($class, %opt) {
 sub new ($class, %opt) {
     my $self = bless {}, $class;
     $self->{s} = CC::Server->new(ports => 40, workers => 2, module => 1, lua => 1,
-        $self->options(%opt));
+        $self->options(main => '', %opt));
     return $self;
 }
 
@@ -106,6 +109,9 @@ sub options ($self, %opt) {
     my $server = delete $opt{server} // $self->{server} // '';
     my $http   = delete $opt{http}   // $self->{http}   // '';
     @$self{qw(init server http)} = ($init, $server, $http);
+    if ($ENV{CC_IPC_TRANSPORT} && defined $opt{main} && $opt{main} !~ /cc_ipc_transport/) {
+        $opt{main} = "cc_ipc_transport $ENV{CC_IPC_TRANSPORT}; $opt{main}";
+    }
     return (%opt, http => "$http
             init_worker_by_lua_block { $PRELUDE setfenv(1, env) $init }
             server {
