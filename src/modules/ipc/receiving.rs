@@ -208,7 +208,8 @@ impl Worker {
             // its handler has yielded, or it has not begun
             Some(_) if self.calls > 0 => self.wake_deputy(),
             Some(_) => {}
-            None if self.grace => {}
+            // what comes when the receivers have ended is lost with the worker, and counted so
+            None if self.grace || self.over => {}
             None => {
                 while self.take().is_some() {
                     self.count(Counter::Unhandled, 1);
