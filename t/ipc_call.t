@@ -238,12 +238,12 @@ sub deaths ($transport) {
     my @pid = map { $c->pid($_) } 0 .. 2;
 
     $s->kill_worker(1, 'STOP');
-    is $c->run(0, 'return t.told(ipc.call_all("echo", "x", { timeout = 0.1 }))'), '0=x 1=(timeout) 2=x', 'one is stopped';
+    is $c->run(0, 'return t.told(ipc.call_all("echo", "x", { timeout = 1 }))'), '0=x 1=(timeout) 2=x', 'one is stopped';
     is $c->run(0, 'return ipc.call("leader", "echo", "x")'), 'x', 'others answer';
     $s->signal(CONT => $pid[1]);
     is $c->until(0, 'return ipc.stats().late', 1), 1, 'it goes on: late';
 
-    is $c->run(0, 'return t.told(ipc.call_all("dies in", 1, { timeout = 0.5 }))'), '0=alive 1=(timeout) 2=alive', 'one dies of it';
+    is $c->run(0, 'return t.told(ipc.call_all("dies in", 1, { timeout = 1 }))'), '0=alive 1=(timeout) 2=alive', 'one dies of it';
     $s->wait_for(sub { my $pid = $s->worker_pid(1); $pid && $pid != $pid[1] }, 'a successor');
     is $c->until(0, 'return ipc.call(1, "pid") ~= nil', 'true'), 'true', 'its successor answers';
 

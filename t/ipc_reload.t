@@ -154,9 +154,9 @@ sub module {
     my $s = $c->s;
     my $fds = keys %{ $s->fds };
     for my $round (1, 2) {
-        ok $s->reload(module => 0, http => 'server { listen 127.0.0.1:%PORT%; return 200 "plain"; }'), 'reload without the module';
+        ok $s->reload(module => 0, main => '', http => 'server { listen 127.0.0.1:%PORT%; return 200 "plain"; }'), 'reload without the module';
         is $s->get($s->port)->body, 'plain', 'serves';
-        ok $s->reload($c->options(module => 1)), 'reload with it';
+        ok $s->reload($c->options(module => 1, main => '')), 'reload with it';
         is $c->run(0, 'return ipc.broadcast("news", "x")'), 'true', 'broadcast';
         is $c->until($_, 'return t.count("news")', 1), 1, "worker $_ has it" for 0, 1;
         is $c->run(0, 'return ipc.generation()'), 1, 'generation 1';
