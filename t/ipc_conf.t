@@ -27,11 +27,15 @@ ok $s->wait_for(sub {
 unlike body('/get?shape'), qr/blue/, 'another key has nothing';
 is $s->get($s->port, '/set?colour=red')->status, 200, 'a second change';
 for my $worker (0 .. 3) {
-    is body("/ask?$worker"), "asked, the answer is in the error log\n", "worker $worker is asked";
-    ok $s->wait_log(qr/worker $worker has 1\b/), "worker $worker has the entry";
+    is body("/ask?$worker"), "worker $worker has 1\n", "worker $worker has the entry";
 }
 is body('/ask?4'), "No worker with id 4\n", 'a worker that does not exist';
-like body('/ask'), qr/^No worker with id -1$/, 'and no worker at all';
+is body('/keep?shape=round'), "ok\n", 'a change that is kept';
+my $all = join '', map { "worker $_ has 2\n" } 0 .. 3;
+ok $s->wait_for(sub { body('/ask') eq $all }, 'all to know it'), 'all have it';
+ok $s->reload, 'reload';
+is body('/ask'), join('', map { "worker $_ has 1\n" } 0 .. 3), 'all new workers have what was kept';
+like body('/get?shape'), qr/^round in worker/, 'which it is';
 ok $s->quit, 'quit';
 $s->log_is_clean;
 

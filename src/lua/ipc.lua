@@ -320,15 +320,15 @@ local function each_row()
     end
 end
 
--- Worker ids of this generation that are up.
-local function live_workers()
+-- Worker ids of this generation whose processes live; mail for one that is starting waits for it.
+local function living_workers()
     local next_row, err = each_row()
     if not next_row then
         return nil, err
     end
     local generation, ids = C.ngx_cc_ipc_generation(), {}
     for row in next_row do
-        if row.generation == generation and STATES[row.state] == "live" then
+        if row.generation == generation then
             ids[#ids + 1] = row.id
         end
     end
@@ -345,9 +345,9 @@ local function target_of(target)
     elseif target ~= "leader" and target ~= "any" then
         error("bad argument #1 to 'call' (a worker id, \"leader\" or \"any\" expected)", 3)
     end
-    local ids, err = live_workers()
-    if not ids or #ids == 0 then
-        return nil, err or "no live worker"
+    local ids, err = living_workers()
+    if not ids then
+        return nil, err
     elseif target == "leader" then
         return ids[1]
     end
