@@ -31,6 +31,7 @@ typedef struct {
 } ngx_cc_ipc_item_t;
 int ngx_cc_ipc_retained(const char *name, size_t name_len, const char *key, size_t key_len,
     ngx_cc_ipc_item_t *item);
+void ngx_cc_ipc_aside(void);
 void ngx_cc_ipc_unhappy(int what);
 void ngx_cc_ipc_calls(uint32_t calls);
 int ngx_cc_ipc_attach(void *sema, void *deputy, void *post);
@@ -79,7 +80,7 @@ local pending = {}      -- call number -> { sema =, left =, ... }
 local calls = 0
 local last_call = 0
 
--- Messages put aside by the deputy, in order.
+-- Messages put aside by the deputy (the seventh field), and retained values for later handlers, in order.
 local backlog, first, last, backlog_bytes = {}, 1, 0, 0
 
 -- The sender of the message whose handler asks; nil for anybody else, also for whoever runs while
@@ -187,6 +188,9 @@ local function from_backlog()
     backlog[first] = nil
     first = first + 1
     backlog_bytes = backlog_bytes - #m[1] - #m[2] - BACKLOG_OVERHEAD
+    if m[7] then
+        C.ngx_cc_ipc_aside()
+    end
     return dispatch(m[1], m[2], m[3], m[4], m[5], m[6])
 end
 
@@ -285,7 +289,7 @@ local function deputy(premature)
                 resolve(m.call, m.worker, m.kind, data)
             else
                 last = last + 1
-                backlog[last] = { name, data, m.sender, m.worker, m.kind, m.call }
+                backlog[last] = { name, data, m.sender, m.worker, m.kind, m.call, true }
                 backlog_bytes = backlog_bytes + #name + #data + BACKLOG_OVERHEAD
             end
             taken = taken + 1

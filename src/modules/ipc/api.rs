@@ -180,6 +180,11 @@ exported! {
         })
     }
 
+    /// The receiver goes on with a message that its deputy had put aside.
+    fn ngx_cc_ipc_aside() -> (), (), {
+        worker::with(Worker::take_aside);
+    }
+
     /// How many calls of this worker wait for replies.
     fn ngx_cc_ipc_calls(calls: u32) -> (), (), {
         worker::with(|worker| worker.calls(calls as usize));

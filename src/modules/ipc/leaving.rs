@@ -26,7 +26,7 @@ impl Worker {
             }
             socket::wait(self.mailbox.line(), PARTING);
         }
-        lost += self.all_peers().map(Peer::waiting).sum::<usize>();
+        lost += self.all_peers().map(Peer::waiting).sum::<usize>() + self.aside;
         lost += self.settle();
         self.count(Counter::Lost, lost);
         self.table.hold(self.slot, 0);

@@ -8,6 +8,7 @@ use super::rings::Bells;
 use super::worker::Worker;
 use crate::ngx::lua::Semaphore;
 use crate::ngx::{cycle, event, socket};
+use crate::proto::ipc::frame::Kind;
 use crate::shm::slots::{Counter, State};
 
 /// Between looks for what went unnoticed, the dead above all, in ms.
@@ -26,16 +27,23 @@ impl Worker {
     /// is more, also when there is more now but the turn's budget is used up.
     #[inline]
     pub fn take(&mut self) -> Option<Taken> {
-        let taken = self.take_or_rest();
+        let taken = self.take_or_rest(false);
         self.waiting = taken.is_none();
         taken
     }
 
     /// The same for the deputy, while the receiver's handler has yielded.
     pub fn take_as_deputy(&mut self) -> Option<Taken> {
-        let taken = self.take_or_rest();
+        let taken = self.take_or_rest(true);
         self.deputy_waiting = taken.is_none();
         taken
+    }
+
+    /// The receiver goes on with a message that the deputy had put aside.
+    pub fn take_aside(&mut self) {
+        self.aside = self.aside.saturating_sub(1);
+        self.hold(self.held.saturating_sub(1));
+        self.count(Counter::Received, 1);
     }
 
     /// The deputy will wait, whether or not there is mail: nobody waits for a reply, or the receiver
@@ -45,14 +53,18 @@ impl Worker {
         None
     }
 
-    fn take_or_rest(&mut self) -> Option<Taken> {
+    fn take_or_rest(&mut self, deputy: bool) -> Option<Taken> {
         loop {
             match self.mailbox.take() {
                 Next::Mail(taken) => {
-                    self.count(Counter::Received, 1);
-                    if taken.note {
-                        self.hold(self.held - 1);
+                    // what the deputy puts aside no handler has seen: it is lost with this process
+                    let aside = deputy && !matches!(taken.kind, Kind::Reply | Kind::Failure);
+                    if aside {
+                        self.aside += 1;
+                    } else {
+                        self.count(Counter::Received, 1);
                     }
+                    self.hold(self.held + usize::from(aside) - usize::from(taken.note));
                     return Some(taken);
                 }
                 Next::Hello(seat, send) => self.greet(seat, send),

@@ -222,7 +222,7 @@ impl Worker {
 
     /// A leaving worker has a moment for its last words to be taken.
     pub(super) fn linger(&mut self) {
-        let waiting = self.held > self.mailbox.notes().0;
+        let waiting = self.held > self.mailbox.notes().0 + self.aside;
         match &mut self.events {
             Some(events) if self.me.state == State::Retiring => {
                 if !waiting {
@@ -237,7 +237,8 @@ impl Worker {
 
     /// Messages and bytes that wait for receivers to take them.
     pub fn queued(&self) -> (usize, usize) {
-        self.all_peers().fold(self.mailbox.notes(), |(messages, bytes), peer| {
+        let (notes, bytes) = self.mailbox.notes();
+        self.all_peers().fold((notes + self.aside, bytes), |(messages, bytes), peer| {
             (messages + peer.waiting(), bytes + peer.bytes())
         })
     }

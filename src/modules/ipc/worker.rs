@@ -93,6 +93,8 @@ pub struct Worker {
     /// Takes in replies while the receiver's handler has yielded.
     pub(super) deputy: Option<Semaphore>,
     pub(super) deputy_waiting: bool,
+    /// Messages that it has put aside for the receiver.
+    pub(super) aside: usize,
     /// Calls of this worker that wait for replies.
     pub(super) calls: usize,
     pub(super) retained: Retained<'static, fn(Pid) -> bool>,
@@ -171,6 +173,7 @@ pub fn enter(
         over: false,
         deputy: None,
         deputy_waiting: false,
+        aside: 0,
         calls: 0,
         retained: legacy.retained,
         copies: Vec::new(),
