@@ -44,7 +44,12 @@ impl<'m, B: Bell> Bells<'m, B> {
     /// The writing end of the ring to worker `to`.
     pub fn writer(&self, to: usize) -> Option<Writer<'m, B>> {
         let producer = self.mesh.ring(self.me, to)?.producer();
-        let piece = Ring::longest(Mesh::ring_size(self.mesh.workers())) / 2 - HEADER - NAME_MAX;
+        let piece = self.mesh.longest() / 2 - HEADER - NAME_MAX;
+        if producer.is_used() {
+            // a predecessor may have died between a record and its bell
+            self.mesh.mail(self.me, to);
+            self.bell.ring(to);
+        }
         Some(Writer { bells: self.clone(), to, producer, piece })
     }
 
@@ -154,11 +159,18 @@ pub struct Reader<'m, B> {
 impl<'m, B: Bell> Reader<'m, B> {
     /// Looks at everything that is there already.
     pub fn new(bells: Bells<'m, B>) -> Self {
-        let consumers = (0..bells.mesh.workers())
+        let consumers: Vec<_> = (0..bells.mesh.workers())
             .map(|from| (from != bells.me).then(|| bells.mesh.ring(from, bells.me))?)
             .map(|ring| ring.map(Ring::consumer))
             .collect();
         let bits = bells.mesh.enter(bells.me);
+        for (ring, from) in consumers.iter().zip(0..) {
+            if ring.as_ref().is_some_and(Consumer::is_used) {
+                // a predecessor may have died between being asked for room and telling of it
+                bells.mesh.room(from);
+                bells.bell.ring(from);
+            }
+        }
         Reader { bells, consumers, bits, later: 0, current: usize::MAX, streak: 0 }
     }
 

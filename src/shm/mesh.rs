@@ -6,10 +6,9 @@
 //! killed one leaves no lock and no hole, and a message costs no contended cache line but its own.
 //! The price is memory, of which only what was written to is ever backed.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
-
+use super::atomic::{AtomicU32, AtomicU64, Ordering, fence, fence_for_loom};
 use super::ring::{Ends, Ring};
-use super::{Shared, at};
+use super::{Shared, Word, several};
 
 /// Most workers that rings are made for; more use the sockets.
 pub const MESH_MAX: usize = 128;
@@ -39,17 +38,19 @@ struct Bell {
 // SAFETY: atomics only, repr(C).
 unsafe impl Shared for Bell {}
 
-/// The rings and bells of a generation of `workers`.
+/// The rings and bells of a generation of workers.
 #[derive(Clone, Copy)]
 pub struct Mesh<'m> {
-    memory: &'m [AtomicU64],
-    workers: usize,
+    /// By worker.
+    bells: &'m [Bell],
+    /// By receiver, then by sender.
+    ends: &'m [Ends],
+    /// In the same order.
+    data: &'m [Word],
+    /// The size of one ring, bytes.
     ring: usize,
-}
-
-/// Words that `T` takes.
-const fn words<T>() -> usize {
-    size_of::<T>() / 8
+    #[cfg(loom)]
+    shadow: &'m [loom::cell::UnsafeCell<()>],
 }
 
 impl<'m> Mesh<'m> {
@@ -62,37 +63,65 @@ impl<'m> Mesh<'m> {
 
     /// Bytes for so many workers; None for more than [`MESH_MAX`].
     pub fn size(workers: usize) -> Option<usize> {
-        let pairs = workers * workers;
-        let ring = size_of::<Ends>() + Self::ring_size(workers);
-        (workers <= MESH_MAX).then(|| workers * size_of::<Bell>() + pairs * ring)
+        (workers <= MESH_MAX).then(|| Self::size_with(workers, Self::ring_size(workers)))
+    }
+
+    /// The same with rings of `ring` bytes.
+    pub fn size_with(workers: usize, ring: usize) -> usize {
+        workers * size_of::<Bell>() + workers * workers * (size_of::<Ends>() + ring)
     }
 
     /// Over zeroed memory aligned to a page; None where it is too small.
-    pub fn new(memory: &'m [AtomicU64], workers: usize) -> Option<Mesh<'m>> {
-        let fits = Self::size(workers).is_some_and(|size| size <= size_of_val(memory));
-        fits.then_some(Mesh { memory, workers, ring: Self::ring_size(workers) })
+    pub fn new(memory: &'m [Word], workers: usize) -> Option<Mesh<'m>> {
+        Self::with_rings(memory, workers, Self::ring_size(workers))
+    }
+
+    /// The same with rings of `ring` bytes.
+    pub fn with_rings(memory: &'m [Word], workers: usize, ring: usize) -> Option<Mesh<'m>> {
+        if workers > MESH_MAX {
+            return None;
+        }
+        let bells = several(memory, workers)?;
+        let memory = memory.get(size_of_val(bells) / 8..)?;
+        let ends = several(memory, workers * workers)?;
+        let memory = memory.get(size_of_val(ends) / 8..)?;
+        let data = memory.get(..ends.len() * (ring / 8))?;
+        Some(Mesh {
+            bells,
+            ends,
+            data,
+            ring,
+            #[cfg(loom)]
+            shadow: &[],
+        })
     }
 
     /// How many workers it is for.
     pub fn workers(&self) -> usize {
-        self.workers
+        self.bells.len()
     }
 
     /// The ring between two workers.
     pub fn ring(&self, from: usize, to: usize) -> Option<Ring<'m>> {
-        if from >= self.workers || to >= self.workers {
+        if from >= self.workers() || to >= self.workers() {
             return None;
         }
-        let pair = to * self.workers + from;
-        let ends = self.workers * words::<Bell>() + pair * words::<Ends>();
-        let all_ends =
-            self.workers * words::<Bell>() + self.workers * self.workers * words::<Ends>();
-        let data = all_ends + pair * self.ring / 8;
-        Ring::new(at(self.memory.get(ends..)?)?, self.memory.get(data..data + self.ring / 8)?)
+        let (pair, words) = (to * self.workers() + from, self.ring / 8);
+        let ring =
+            Ring::new(self.ends.get(pair)?, self.data.get(pair * words..(pair + 1) * words)?);
+        #[cfg(loom)]
+        let ring = ring.map(|ring| ring.shadowed(&self.shadow[pair * words..(pair + 1) * words]));
+        ring
     }
 
+    /// Longest record that its rings take.
+    pub fn longest(&self) -> usize {
+        Ring::longest(self.ring)
+    }
+
+    #[inline]
     fn bell(&self, worker: usize) -> Option<&'m Bell> {
-        at(self.memory.get(..self.workers * words::<Bell>())?.get(worker * words::<Bell>()..)?)
+        self.bells.get(worker)
     }
 
     /// `from` has put a record for `to`. True: `to` sleeps and the caller must wake it.
@@ -108,6 +137,7 @@ impl<'m> Mesh<'m> {
         let bit = 1 << (from % 64);
         if word.load(Ordering::Relaxed) & bit == 0 {
             word.fetch_or(bit, Ordering::SeqCst);
+            fence_for_loom();
         }
         self.wake(bell)
     }
@@ -116,6 +146,7 @@ impl<'m> Mesh<'m> {
     pub fn room(&self, to: usize) -> bool {
         let Some(bell) = self.bell(to) else { return false };
         bell.room.store(1, Ordering::SeqCst);
+        fence_for_loom();
         self.wake(bell)
     }
 
@@ -198,7 +229,7 @@ impl<'m> Mesh<'m> {
     /// Whether more than so many workers are awake.
     pub fn is_crowded(&self, limit: usize) -> bool {
         let mut awake = 0;
-        (0..self.workers).filter_map(|worker| self.bell(worker)).any(|bell| {
+        self.bells.iter().any(|bell| {
             awake += usize::from(bell.awake.load(Ordering::Relaxed) == AWAKE);
             awake > limit
         })
@@ -207,20 +238,66 @@ impl<'m> Mesh<'m> {
     /// A new process in `me`'s seat: it must look at everything its predecessor may have left.
     pub fn enter(&self, me: usize) -> u128 {
         self.awake(me);
-        if self.workers >= 128 { u128::MAX } else { (1 << self.workers) - 1 }
+        if self.workers() >= 128 { u128::MAX } else { (1 << self.workers()) - 1 }
     }
 }
 
-#[cfg(test)]
+#[cfg(loom)]
+pub mod model {
+    //! A mesh in memory of its own, for loom.
+    use super::*;
+    use loom::cell::UnsafeCell;
+
+    /// Its memory.
+    pub struct Memory {
+        bells: Vec<Bell>,
+        ends: Vec<Ends>,
+        data: Vec<Word>,
+        shadow: Vec<UnsafeCell<()>>,
+        ring: usize,
+    }
+
+    // SAFETY: the cells are only there to have loom find who races for the data they stand for.
+    unsafe impl Sync for Memory {}
+
+    impl Memory {
+        /// For so many workers, with rings of `ring` bytes.
+        pub fn new(workers: usize, ring: usize) -> Memory {
+            let (pairs, words) = (workers * workers, workers * workers * ring / 8);
+            let bell = || Bell {
+                awake: AtomicU32::new(0),
+                room: AtomicU32::new(0),
+                mail: std::array::from_fn(|_| AtomicU64::new(0)),
+                left: AtomicU32::new(0),
+                settled: AtomicU32::new(0),
+            };
+            Memory {
+                bells: (0..workers).map(|_| bell()).collect(),
+                ends: (0..pairs).map(|_| Ends::new()).collect(),
+                data: (0..words).map(|_| Word::new(0)).collect(),
+                shadow: (0..words).map(|_| UnsafeCell::new(())).collect(),
+                ring,
+            }
+        }
+
+        /// The mesh in it.
+        pub fn mesh(&self) -> Mesh<'_> {
+            let Memory { bells, ends, data, shadow, ring } = self;
+            Mesh { bells, ends, data, ring: *ring, shadow }
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
-    struct Memory(Vec<AtomicU64>);
+    struct Memory(Vec<Word>);
 
     impl Memory {
         fn new(workers: usize) -> Memory {
             let words = Mesh::size(workers).unwrap() / 8 + 16;
-            Memory((0..words).map(|_| AtomicU64::new(0)).collect())
+            Memory((0..words).map(|_| Word::new(0)).collect())
         }
 
         fn mesh(&self, workers: usize) -> Mesh<'_> {

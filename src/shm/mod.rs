@@ -22,6 +22,8 @@
 //!   before the fork, so that a failed reload drops them unused) and of the live older ones. To those it says hello
 //!   and hands over its own line, so that a retiring worker's last words reach the new workers.
 //!   Mail for a process dies with the process; mail for a seat waits for the successor.
+//!   A worker killed between a record and the bell has left a sleeper behind that everybody takes
+//!   for awake: the successor rings for every ring that was ever used.
 //! * **The zone changes** (other sizes, other library build) or the binary is upgraded: a new zone
 //!   starts at generation 1, the generations do not see each other, and the log says so.
 //! * **Retained values** belong to nobody: they outlive who set them, and reloads. Their writers take
@@ -35,33 +37,52 @@
 
 #![allow(unsafe_code)]
 
+mod atomic;
 pub mod ends;
+#[cfg(all(test, loom))]
+mod loom_tests;
 pub mod mesh;
 pub mod retained;
 pub mod ring;
+#[cfg(all(test, not(loom), not(miri)))]
+mod sim;
 pub mod slots;
 
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use atomic::{AtomicU32, AtomicU64};
+
+/// What shared memory is made of before it is known what lives there.
+pub type Word = std::sync::atomic::AtomicU64;
 
 /// A type that may live in shared memory.
 ///
 /// # Safety
 /// Every bit pattern is a valid value, all-zero is a fresh one, there are no pointers in it, its layout is fixed
-/// (`repr(C)` or an atomic), and it is changed through atomics only.
+/// (`repr(C)` or an atomic), and it is changed through atomics only. (Under loom it lives in memory
+/// of its own, see `at`.)
 pub unsafe trait Shared: Sync {}
 
 // SAFETY: an atomic integer has no invalid bit pattern and no pointer in it.
 unsafe impl Shared for AtomicU32 {}
 // SAFETY: as above.
 unsafe impl Shared for AtomicU64 {}
+#[cfg(any(test, loom))]
+// SAFETY: as above; only there is it another type than AtomicU64.
+unsafe impl Shared for Word {}
 // SAFETY: an array of such.
 unsafe impl<T: Shared, const N: usize> Shared for [T; N] {}
 
 /// A `T` at the start of `memory`; None where it does not fit.
-pub fn at<T: Shared>(memory: &[AtomicU64]) -> Option<&T> {
+pub fn at<T: Shared>(memory: &[Word]) -> Option<&T> {
+    several(memory, 1)?.first()
+}
+
+/// So many `T` at the start of `memory`; None where they do not fit.
+pub fn several<T: Shared>(memory: &[Word], count: usize) -> Option<&[T]> {
     let start = memory.as_ptr().cast::<T>();
-    let fits = start.is_aligned() && size_of::<T>() <= size_of_val(memory);
+    let size = size_of::<T>().checked_mul(count)?;
+    // loom's atomics are no plain words, its tests make what they need
+    let fits = start.is_aligned() && size <= size_of_val(memory) && cfg!(not(loom));
     // SAFETY: size and alignment were checked, the memory is borrowed for as long as the result,
     // it is made of atomics and T is read through atomics only, whatever it holds (Shared).
-    fits.then(|| unsafe { &*start })
+    fits.then(|| unsafe { std::slice::from_raw_parts(start, count) })
 }

@@ -4,9 +4,9 @@
 //! rings of a generation.
 
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
-use super::Shared;
+use super::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use super::{Shared, Word};
 
 /// Bytes in front of each record: its length.
 const PREFIX: usize = 8;
@@ -20,7 +20,7 @@ pub struct Ends {
     tail: AtomicU64,
     /// Whether the producer waits for room.
     wanted: AtomicU32,
-    _line: [AtomicU32; 29],
+    _line: [u32; 29],
     /// Up to where records may be overwritten.
     head: AtomicU64,
     /// Up to where records were handed out: a successor never sees again what its predecessor may
@@ -37,7 +37,9 @@ pub struct Ring<'m> {
     ends: &'m Ends,
     data: *mut u8,
     size: usize,
-    memory: PhantomData<&'m [AtomicU64]>,
+    #[cfg(loom)]
+    shadow: &'m [loom::cell::UnsafeCell<()>],
+    memory: PhantomData<&'m [Word]>,
 }
 
 // SAFETY: the data is only touched through a Producer or a Consumer, of which the ends' protocol
@@ -46,11 +48,37 @@ unsafe impl Send for Ring<'_> {}
 
 impl<'m> Ring<'m> {
     /// Over `data`, whose length in bytes must be a power of two; None otherwise.
-    pub fn new(ends: &'m Ends, data: &'m [AtomicU64]) -> Option<Ring<'m>> {
+    pub fn new(ends: &'m Ends, data: &'m [Word]) -> Option<Ring<'m>> {
         let size = size_of_val(data);
         let data = data.as_ptr().cast_mut().cast();
-        size.is_power_of_two().then_some(Ring { ends, data, size, memory: PhantomData })
+        size.is_power_of_two().then_some(Ring {
+            ends,
+            data,
+            size,
+            #[cfg(loom)]
+            shadow: &[],
+            memory: PhantomData,
+        })
     }
+
+    /// With a cell per word of data, by which loom sees who reads and writes it.
+    #[cfg(loom)]
+    pub fn shadowed(self, shadow: &'m [loom::cell::UnsafeCell<()>]) -> Ring<'m> {
+        Ring { shadow, ..self }
+    }
+
+    #[cfg(loom)]
+    fn access(&self, position: u64, bytes: usize, write: bool) {
+        for at in (position..position + bytes as u64).step_by(8) {
+            let cell = &self.shadow[(at as usize & (self.size - 1)) / 8];
+            if write { cell.with_mut(|_| ()) } else { cell.with(|_| ()) }
+        }
+    }
+
+    /// Data is read or written here; loom wants to know.
+    #[cfg(not(loom))]
+    #[inline(always)]
+    fn access(&self, _position: u64, _bytes: usize, _write: bool) {}
 
     /// Longest record it takes. Half, so that a record and the unused rest of a lap always fit an
     /// empty ring.
@@ -82,14 +110,38 @@ impl<'m> Ring<'m> {
         unsafe { self.data.add(position as usize & (self.size - 1)) }
     }
 
-    fn length_at(&self, position: u64) -> &AtomicU64 {
+    fn length_at(&self, position: u64) -> &Word {
         // SAFETY: positions are multiples of 8, so the word lies inside the data.
-        unsafe { &*self.at(position & !7).cast::<AtomicU64>() }
+        unsafe { &*self.at(position & !7).cast::<Word>() }
     }
 
     /// Bytes from `position` to the end of its lap.
     fn lap(&self, position: u64) -> usize {
         self.size - (position as usize & (self.size - 1))
+    }
+}
+
+#[cfg(test)]
+impl Ring<'_> {
+    /// What was published and not handed out, without touching it.
+    pub fn for_each_unread(self, mut f: impl FnMut(&[u8])) {
+        let (tail, mut at) = (self.ends.tail.load(Ordering::Acquire), self.consumer().next);
+        while at != tail {
+            let word = self.length_at(at).load(Ordering::Relaxed);
+            let (length, padded) = ((word & !PAD) as usize, word & PAD != 0);
+            let start = at.wrapping_add(PREFIX as u64);
+            let size = if padded { length } else { (PREFIX + length).next_multiple_of(8) };
+            if !padded {
+                // SAFETY: no process runs meanwhile; producers write records inside their lap.
+                f(unsafe { std::slice::from_raw_parts(self.at(start), length) });
+            }
+            at = at.wrapping_add(size as u64);
+        }
+    }
+
+    /// Whether there is any.
+    pub fn has_unread(self) -> bool {
+        self.consumer().next != self.ends.tail.load(Ordering::Acquire)
     }
 }
 
@@ -120,10 +172,12 @@ impl Producer<'_> {
             return Err(NoRoom);
         }
         if pad > 0 {
+            self.ring.access(self.tail, PREFIX, true);
             // Relaxed: published by the tail
             self.ring.length_at(self.tail).store(PAD | pad as u64, Ordering::Relaxed);
             self.tail = self.tail.wrapping_add(pad as u64);
         }
+        self.ring.access(self.tail, need, true);
         self.ring.length_at(self.tail).store(length as u64, Ordering::Relaxed);
         let mut to = self.ring.at(self.tail.wrapping_add(PREFIX as u64));
         for part in parts {
@@ -137,6 +191,11 @@ impl Producer<'_> {
         self.tail = self.tail.wrapping_add(need as u64);
         self.ring.ends.tail.store(self.tail, Ordering::Release); // pairs with peek()
         Ok(())
+    }
+
+    /// Whether there ever was a record.
+    pub fn is_used(&self) -> bool {
+        self.tail != 0
     }
 
     fn fits(&mut self, bytes: usize) -> bool {
@@ -183,6 +242,11 @@ impl Consumer<'_> {
         self.next == self.tail
     }
 
+    /// Whether a record was ever taken, or could be.
+    pub fn is_used(&self) -> bool {
+        self.tail != 0
+    }
+
     /// The next record; the one before it may be overwritten from now on.
     #[inline]
     pub fn take(&mut self) -> Option<&[u8]> {
@@ -191,6 +255,7 @@ impl Consumer<'_> {
             if self.is_empty() {
                 return None;
             }
+            self.ring.access(self.head, PREFIX, false);
             let word = self.ring.length_at(self.head).load(Ordering::Relaxed);
             let (length, lap) = ((word & !PAD) as usize, self.ring.lap(self.head));
             let available = self.tail.wrapping_sub(self.head);
@@ -219,6 +284,8 @@ impl Consumer<'_> {
     /// Gives back the room of what was taken.
     fn release(&mut self) {
         if self.head != self.next {
+            // what was handed out may have been read until now
+            self.ring.access(self.head, self.next.wrapping_sub(self.head) as usize, false);
             self.head = self.next;
             self.ring.ends.head.store(self.head, Ordering::Release); // pairs with fits()
         }
@@ -242,7 +309,21 @@ impl Consumer<'_> {
     }
 }
 
-#[cfg(test)]
+#[cfg(loom)]
+impl Ends {
+    /// Fresh ones.
+    pub fn new() -> Ends {
+        Ends {
+            tail: AtomicU64::new(0),
+            wanted: AtomicU32::new(0),
+            _line: [0; 29],
+            head: AtomicU64::new(0),
+            taken: AtomicU64::new(0),
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::super::at;
     use super::*;
@@ -250,14 +331,11 @@ mod tests {
     use std::collections::VecDeque;
 
     /// Memory of a ring: ends, then data.
-    pub struct Memory(Vec<AtomicU64>, usize);
+    pub struct Memory(Vec<Word>, usize);
 
     impl Memory {
         pub fn new(size: usize) -> Memory {
-            Memory(
-                (0..(size_of::<Ends>() + 128 + size) / 8).map(|_| AtomicU64::new(0)).collect(),
-                size,
-            )
+            Memory((0..(size_of::<Ends>() + 128 + size) / 8).map(|_| Word::new(0)).collect(), size)
         }
 
         pub fn ring(&self) -> Ring<'_> {

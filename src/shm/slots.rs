@@ -1,13 +1,12 @@
 //! The worker table: who runs in which seat, in one word a slot, and what each slot has counted.
 //! Decides nothing about messages; `modules::ipc` asks it where a worker is.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-
 use super::Shared;
+use super::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::proto::ipc::{Generation, Pid, Seat, WORKERS_MAX, WorkerId};
 
 /// Slots of a table: a master cannot have more children.
-pub const SLOTS: usize = WORKERS_MAX;
+pub const SLOTS: usize = if cfg!(loom) { 2 } else { WORKERS_MAX };
 
 /// Changes with every change of the layout below.
 const LAYOUT: u32 = 3;
@@ -286,19 +285,54 @@ impl Table {
 }
 
 #[cfg(test)]
+impl Table {
+    /// What the owner of a slot holds.
+    pub fn held(&self, slot: SlotId) -> u64 {
+        self.slots[usize::from(slot.0)].held.load(Ordering::Relaxed)
+    }
+
+    /// What the owner of each slot holds.
+    pub fn holdings(&self) -> impl Iterator<Item = (Option<Worker>, u64)> {
+        let row = |slot: &Slot| {
+            let owner = Worker::unpack(slot.identity.load(Ordering::Relaxed));
+            (owner, slot.held.load(Ordering::Relaxed))
+        };
+        self.slots.iter().map(row)
+    }
+}
+
+#[cfg(loom)]
+impl Table {
+    /// A fresh one.
+    pub fn new() -> Table {
+        let slot = || Slot {
+            identity: AtomicU64::new(0),
+            counters: std::array::from_fn(|_| AtomicU64::new(0)),
+            held: AtomicU64::new(0),
+        };
+        Table {
+            magic: AtomicU32::new(MAGIC),
+            layout: AtomicU32::new(LAYOUT),
+            current: AtomicU64::new(0),
+            slots: std::array::from_fn(|_| slot()),
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::shm::at;
+    use crate::shm::{Word, at};
     use proptest::prelude::*;
     use std::collections::{HashMap, HashSet};
 
     /// Zeroed memory of a table's size, and room to align it.
-    struct Zone(Vec<AtomicU64>);
+    struct Zone(Vec<Word>);
 
     impl Zone {
         fn new() -> Self {
             let words = (Table::SIZE + align_of::<Table>()) / 8;
-            let zone = Zone((0..words).map(|_| AtomicU64::new(0)).collect());
+            let zone = Zone((0..words).map(|_| Word::new(0)).collect());
             zone.table().init();
             zone
         }

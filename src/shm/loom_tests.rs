@@ -1,0 +1,247 @@
+//! Every order, up to a number of preemptions, in which two or three processes can meet at a ring,
+//! at a bell, at a slot; and every value that a weakly ordered machine may show them.
+//! `RUSTFLAGS="--cfg loom" cargo test --release --no-default-features --lib loom`, with a target
+//! folder of its own.
+
+use std::sync::atomic::{AtomicBool as Flag, Ordering};
+
+use loom::model::Builder;
+use loom::sync::Arc;
+use loom::thread;
+
+use super::mesh::model::Memory;
+use super::slots::{Counter, SlotId, State, Table, Worker};
+use crate::proto::ipc::{Generation, Pid, Seat, WorkerId};
+
+/// Bytes of a ring: records of up to 24 bytes, two of them at a time.
+const RING: usize = 64;
+
+fn model(preemptions: usize, run: impl Fn() + Sync + Send + 'static) {
+    let mut builder = Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    builder.max_branches = 10_000;
+    builder.check(run);
+}
+
+/// Two processes over the memory that `setup` has prepared, then `judge`. Once with the one as the
+/// first to run, once with the other: loom remembers only the last to have read a word, and finds
+/// the other orders from those that it has seen.
+fn two<A: Send + 'static, B: Send + 'static>(
+    preemptions: usize,
+    setup: fn() -> Memory,
+    one: fn(&Memory) -> A,
+    other: fn(&Memory) -> B,
+    judge: fn(&Memory, A, B),
+) {
+    model(preemptions, move || {
+        let memory = Arc::new(setup());
+        let shared = memory.clone();
+        let thread = thread::spawn(move || other(&shared));
+        let a = one(&memory);
+        judge(&memory, a, thread.join().unwrap());
+    });
+    model(preemptions, move || {
+        let memory = Arc::new(setup());
+        let shared = memory.clone();
+        let thread = thread::spawn(move || one(&shared));
+        let b = other(&memory);
+        judge(&memory, thread.join().unwrap(), b);
+    });
+}
+
+fn record(number: u8) -> [u8; 16] {
+    [number; 16]
+}
+
+/// Puts records from number `from` on until there is no room, four at most; how many.
+fn put(memory: &Memory, from: u8) -> u8 {
+    let mut producer = memory.mesh().ring(0, 1).unwrap().producer();
+    (from..from + 4).take_while(|n| producer.put([&record(*n), b"", b""]).is_ok()).count() as u8
+}
+
+/// Takes what is there in so many looks, which must be numbered from `from` on; how many.
+fn take(memory: &Memory, from: u8, looks: usize) -> u8 {
+    let mut consumer = memory.mesh().ring(0, 1).unwrap().consumer();
+    let mut taken = 0;
+    for _ in 0..looks {
+        if let Some(bytes) = consumer.take() {
+            assert_eq!(bytes, record(from + taken));
+            taken += 1;
+        }
+    }
+    taken
+}
+
+/// What is taken is what was put, in order; nobody writes where somebody reads.
+#[test]
+fn loom_ring_keeps_records_whole() {
+    let judge = |memory: &Memory, put, taken| assert_eq!(put, taken + take(memory, taken, 9));
+    two(3, || Memory::new(2, RING), |memory| put(memory, 0), |memory| take(memory, 0, 3), judge);
+    // full at first, so that laps are reused
+    let full = || {
+        let memory = Memory::new(2, RING);
+        assert_eq!(put(&memory, 0), 2);
+        memory
+    };
+    let judge = |memory: &Memory, put, taken| assert_eq!(2 + put, taken + take(memory, taken, 9));
+    two(3, full, |memory| put(memory, 2), |memory| take(memory, 0, 4), judge);
+}
+
+/// A producer that waits for room is told of it, or has seen it.
+#[test]
+fn loom_ring_room_is_told() {
+    let full = || {
+        let memory = Memory::new(2, RING);
+        assert_eq!(put(&memory, 0), 2);
+        memory
+    };
+    let produce = |memory: &Memory| {
+        let mut producer = memory.mesh().ring(0, 1).unwrap().producer();
+        let parts: [&[u8]; 3] = [&record(2), b"", b""];
+        producer.put(parts).is_ok() || (producer.want_room() && producer.put(parts).is_ok())
+    };
+    let consume = |memory: &Memory| {
+        let mut consumer = memory.mesh().ring(0, 1).unwrap().consumer();
+        while consumer.take().is_some() {}
+        consumer.wanted()
+    };
+    two(3, full, produce, consume, |_, put, told| {
+        assert!(put || told, "the producer waits, and nobody tells it");
+    });
+}
+
+/// A sender puts so many records for worker `me`; whether it has rung.
+fn send(memory: &Memory, from: usize, me: usize, records: usize) -> bool {
+    let mesh = memory.mesh();
+    let mut producer = mesh.ring(from, me).unwrap().producer();
+    let mut rung = false;
+    for _ in 0..records {
+        producer.put([b"", b"", b""]).unwrap();
+        rung |= mesh.mail(from, me);
+    }
+    rung
+}
+
+/// Takes what worker `me` was told of; how many records.
+fn drain(memory: &Memory, me: usize) -> usize {
+    let mesh = memory.mesh();
+    let (bits, mut taken) = (mesh.senders(me), 0);
+    for from in (0..me).filter(|from| bits & 1 << from != 0) {
+        let mut consumer = mesh.ring(from, me).unwrap().consumer();
+        while consumer.take().is_some() {
+            taken += 1;
+        }
+    }
+    taken
+}
+
+/// The receiver never sleeps over mail, nor does the bit that tells of it get lost.
+#[test]
+fn loom_mesh_no_wake_up_is_lost() {
+    let awake = || {
+        let memory = Memory::new(2, RING);
+        memory.mesh().enter(1);
+        memory
+    };
+    let receive = |memory: &Memory| (drain(memory, 1), memory.mesh().sleep(1));
+    two(
+        4,
+        awake,
+        |memory| send(memory, 0, 1, 2),
+        receive,
+        |memory, rung, (taken, asleep)| {
+            assert!(rung || !asleep || taken == 2, "it sleeps over mail");
+            assert_eq!(taken + drain(memory, 1), 2, "a record is there, and nobody says so");
+        },
+    );
+}
+
+#[test]
+fn loom_mesh_two_senders_do_not_rely_on_each_other() {
+    for first in [true, false] {
+        model(2, move || {
+            let memory = Arc::new(Memory::new(3, RING));
+            memory.mesh().enter(2);
+            let rung = std::sync::Arc::new(Flag::new(false));
+            let sender = |from: usize| {
+                let (memory, rung) = (memory.clone(), rung.clone());
+                move || {
+                    let rang = send(&memory, from, 2, 1);
+                    rung.fetch_or(rang, Ordering::Relaxed);
+                }
+            };
+            let receive = |memory: &Memory| (drain(memory, 2), memory.mesh().sleep(2));
+            let a = thread::spawn(sender(0));
+            let (taken, asleep) = if first {
+                let b = thread::spawn(sender(1));
+                let result = receive(&memory);
+                b.join().unwrap();
+                result
+            } else {
+                let shared = memory.clone();
+                let b = thread::spawn(move || receive(&shared));
+                sender(1)();
+                b.join().unwrap()
+            };
+            a.join().unwrap();
+            assert!(rung.load(Ordering::Relaxed) || !asleep || taken == 2, "it sleeps over mail");
+            assert_eq!(taken + drain(&memory, 2), 2, "a record is there, and nobody says so");
+        });
+    }
+}
+
+/// A worker that is told of room does not sleep over it.
+#[test]
+fn loom_mesh_room_wakes() {
+    let awake = || {
+        let memory = Memory::new(2, RING);
+        memory.mesh().enter(0);
+        memory
+    };
+    let look = |memory: &Memory| (memory.mesh().has_room(0), memory.mesh().sleep(0));
+    two(
+        4,
+        awake,
+        |memory| memory.mesh().room(0),
+        look,
+        |_, rung, (seen, asleep)| {
+            assert!(rung || seen || !asleep, "it sleeps, and nobody wakes it");
+        },
+    );
+}
+
+fn entry(pid: u32) -> Worker {
+    let seat = Seat { generation: Generation(1), worker: WorkerId(pid as u16) };
+    Worker { pid: Pid(pid), seat, state: State::Starting }
+}
+
+fn claim(table: &Table, pid: u32) -> SlotId {
+    let me = entry(pid);
+    table.claim(me.pid, me.seat, |pid| pid != Pid(1)).unwrap()
+}
+
+/// Two processes that want the slot of a dead one: one gets it, the other one another, what the
+/// dead one held is counted once, and who looks on sees whole workers.
+#[test]
+fn loom_slots_are_claimed_once() {
+    model(3, || {
+        let table = Arc::new(Table::new());
+        let slot = claim(&table, 1);
+        table.count(slot, Counter::Sent, 5);
+        table.hold(slot, 2);
+        let shared = table.clone();
+        let other = thread::spawn(move || {
+            shared.workers().for_each(|worker| assert_eq!(worker, entry(worker.pid.0)));
+            claim(&shared, 2)
+        });
+        let slots = [other, {
+            let shared = table.clone();
+            thread::spawn(move || claim(&shared, 3))
+        }];
+        let slots = slots.map(|thread| thread.join().unwrap());
+        assert_ne!(slots[0], slots[1]);
+        assert_eq!(table.worker(slots[0]), Some(entry(2)));
+        assert_eq!(table.worker(slots[1]), Some(entry(3)));
+        assert_eq!((table.total(Counter::Lost), table.total(Counter::Sent)), (2, 5));
+    });
+}
