@@ -210,8 +210,10 @@ end
 local function broadcast(own)
     local reach, vector = {}, {}
     for _, w in ipairs(ipc.workers()) do
-        -- who is not in the table yet may be reached, too, or be passed over by a leaving worker
-        if w.generation == me.generation or w.generation > me.generation and not own then
+        -- others may be reached, too: who is not in the table yet, and who is leaving, unless it is
+        -- about to go, which its sender is not told
+        if w.state ~= "retiring"
+            and (w.generation == me.generation or w.generation > me.generation and not own) then
             local key, row = format(",%d.%d:", w.generation, w.id), row_of(BY_BROADCAST, w.generation, w.id)
             reach[key] = row
             vector[#vector + 1] = key .. tostring(row.count + 1):match("%d+")
