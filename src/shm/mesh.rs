@@ -242,6 +242,14 @@ impl<'m> Mesh<'m> {
     }
 }
 
+#[cfg(test)]
+impl Mesh<'_> {
+    /// Whether `worker` sleeps.
+    pub fn is_asleep(&self, worker: usize) -> bool {
+        self.bell(worker).is_some_and(|bell| bell.awake.load(Ordering::Relaxed) == ASLEEP)
+    }
+}
+
 #[cfg(loom)]
 pub mod model {
     //! A mesh in memory of its own, for loom.

@@ -139,6 +139,11 @@ impl Ring<'_> {
         }
     }
 
+    /// Whether the producer waits for room.
+    pub fn is_wanted(self) -> bool {
+        self.ends.wanted.load(Ordering::Relaxed) != 0
+    }
+
     /// Whether there is any.
     pub fn has_unread(self) -> bool {
         self.consumer().next != self.ends.tail.load(Ordering::Acquire)

@@ -2,18 +2,23 @@
 //! under processes that are stopped, killed and replaced at any access to shared memory, over
 //! reloads. All from one seed; whatever breaks a promise panics, and the seed is printed.
 //!
-//! `world` is the kernel and the master, `worker` one process (what `modules::ipc` does, without
-//! nginx), `ledger` knows what was sent and judges. Here is what happens when.
+//! `world` is the master and, with `kernel`, the machine; `worker`, `sending` and `peer` are one
+//! process (what `modules::ipc` does, in its order, without nginx); `ledger` knows what was sent
+//! and judges. Here is what happens when.
 //!
 //! `CC_SIM_SEED=n` plays one run, `CC_SIM_RUNS=n` so many.
 
+mod kernel;
 mod ledger;
+mod peer;
+mod sending;
 mod worker;
 mod world;
 
 use std::rc::Rc;
 
-use world::{Random, World};
+use kernel::Random;
+use world::World;
 
 /// Runs of `cargo test`.
 const RUNS: u64 = 3000;
@@ -58,7 +63,7 @@ impl Plan {
             queue: 1 << (9 + random.below(7)),
             message: 1 << (6 + random.below(9)),
             line: 1 + random.below(12) as usize,
-            steps: 60 + random.below(200) as usize + 8 * most,
+            steps: 40 + random.below(160) as usize + 8 * most,
             sends: 50 + random.below(500),
             kills: random.pick(&[0, 0, 5, 20, 60]),
             stops: random.pick(&[0, 10, 40]),

@@ -4,91 +4,19 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
-use super::super::ends::{Bells, Reader, Writer};
+use super::super::ends::{Bells, Reader};
 use super::super::slots::{Counter, SlotId, State, Worker as Entry};
-use super::ledger::Text;
-use super::world::{Doing, Eventfds, Line, Made, Process, World, tick};
+use super::kernel::{Eventfds, Line};
+use super::peer::{Peer, Way};
+use super::world::{Doing, Made, Process, World, tick};
 use crate::proto::ipc::assemble::{Assembled, Assembler};
-use crate::proto::ipc::frame::{HEADER, Header, Kind};
-use crate::proto::ipc::outbox::{Outbox, Put, Refused, Wire};
-use crate::proto::ipc::{Addressee, Outgoing, Pid, Seat, WorkerId};
+use crate::proto::ipc::frame::{Header, Kind};
+use crate::proto::ipc::{Addressee, Pid, Seat, WorkerId};
 
 /// ms between two looks for what went unnoticed.
 const HOUSEKEEPING: u64 = 1000;
 /// ms that a worker stays for what was sent before it said that it closes.
 const CLOSING: u64 = 20;
-/// Data bytes in a record on a line.
-const PIECE: usize = 100;
-
-enum Way {
-    Unknown,
-    Line(Rc<Line>),
-    Ring(Writer<'static, Eventfds>),
-    Gone,
-}
-
-struct Socket<'a>(&'a Line);
-
-impl Wire for Socket<'_> {
-    fn piece(&self) -> usize {
-        PIECE
-    }
-
-    fn put(&mut self, header: &[u8; HEADER], name: &[u8], piece: &[u8]) -> Put {
-        match self.0 {
-            line if line.is_closed() => Put::Gone,
-            line if line.is_full() => Put::Blocked,
-            line => {
-                line.push([header, name, piece].concat(), None);
-                Put::Taken
-            }
-        }
-    }
-}
-
-struct Peer {
-    way: Way,
-    outbox: Outbox,
-    greeted: bool,
-}
-
-impl Peer {
-    fn new(way: Way, world: &World) -> Peer {
-        Peer { way, outbox: Outbox::new(world.plan.queue), greeted: false }
-    }
-
-    fn send(&mut self, message: &Outgoing<'_>) -> Result<(), Refused> {
-        let result = match &mut self.way {
-            Way::Ring(writer) => self.outbox.send(message, Some(writer)),
-            Way::Line(line) => self.outbox.send(message, Some(&mut Socket(line))),
-            Way::Unknown => self.outbox.send(message, None::<&mut Socket<'_>>),
-            Way::Gone => Err(Refused::Gone),
-        };
-        if result == Err(Refused::Gone) {
-            self.way = Way::Gone;
-        }
-        result
-    }
-
-    fn flush(&mut self, taken: &mut impl FnMut()) -> usize {
-        let (put, lost) = match &mut self.way {
-            Way::Ring(writer) => self.outbox.flush(writer, taken),
-            Way::Line(line) => self.outbox.flush(&mut Socket(line), taken),
-            Way::Unknown | Way::Gone => return 0,
-        };
-        if put == Put::Gone {
-            self.way = Way::Gone;
-        }
-        lost
-    }
-
-    /// A line that has room for what waits.
-    fn has_room(&self) -> bool {
-        let room = |line: &Rc<Line>| !line.is_full() || line.is_closed();
-        matches!(&self.way, Way::Line(line) if !self.outbox.is_empty() && room(line))
-    }
-}
-
 enum Next {
     Mail { note: bool },
     Hello(Seat, Rc<Line>),
@@ -98,24 +26,24 @@ enum Next {
 
 /// A process in its seat.
 pub(super) struct Worker {
-    process: Rc<Process>,
-    me: Entry,
-    slot: SlotId,
+    pub(super) process: Rc<Process>,
+    pub(super) me: Entry,
+    pub(super) slot: SlotId,
     made: Rc<Made>,
     bells: Bells<'static, Eventfds>,
     reader: Reader<'static, Eventfds>,
     line: Rc<Line>,
     assembler: Assembler,
-    peers: Vec<Peer>,
-    others: BTreeMap<Seat, Peer>,
-    notes: VecDeque<(Vec<u8>, Vec<u8>)>,
-    note_bytes: usize,
+    pub(super) peers: Vec<Peer>,
+    pub(super) others: BTreeMap<Seat, Peer>,
+    pub(super) notes: VecDeque<(Vec<u8>, Vec<u8>)>,
+    pub(super) note_bytes: usize,
     notes_next: bool,
-    held: u64,
+    pub(super) held: u64,
     /// Nothing was left: it waits for a bell.
     asleep: bool,
     /// It has something to do in the next turn.
-    turn: bool,
+    pub(super) turn: bool,
     housekeeping: Option<u64>,
 }
 
@@ -311,11 +239,11 @@ impl Worker {
         Next::Empty
     }
 
-    fn count(&self, world: &World, counter: Counter, messages: u64) {
+    pub(super) fn count(&self, world: &World, counter: Counter, messages: u64) {
         world.table.count(self.slot, counter, messages);
     }
 
-    fn hold(&mut self, world: &World, held: u64) {
+    pub(super) fn hold(&mut self, world: &World, held: u64) {
         if held != self.held {
             self.held = held;
             world.table.hold(self.slot, held);
@@ -390,125 +318,6 @@ impl Worker {
         }
     }
 
-    /// Sends to a process, to a seat, or to all, once or a few times.
-    pub(super) fn send_something(&mut self, world: &World) {
-        let random = &world.random;
-        for _ in 0..1 + random.below(8) {
-            match random.below(10) {
-                0..4 => {
-                    let id = random.below(self.peers.len() as u64) as u16;
-                    self.send_worker(world, WorkerId(id));
-                }
-                4..8 => {
-                    let all = world.processes.borrow().len() as u64;
-                    // some of the dead, too
-                    let latest = all - random.below(all.min(2 * self.peers.len() as u64 + 2));
-                    self.send_process(world, Pid(latest as u32));
-                }
-                _ => self.broadcast(world),
-            }
-        }
-    }
-
-    /// One to each of the generation.
-    pub(super) fn send_to_all(&mut self, world: &World) {
-        for id in 0..self.peers.len() as u16 {
-            self.send_worker(world, WorkerId(id));
-        }
-    }
-
-    fn send_process(&mut self, world: &World, pid: Pid) {
-        let found = world.table.find(pid).filter(|_| world.alive(pid));
-        let entry = found.and_then(|slot| world.table.worker(slot));
-        if let Some(worker) = entry.filter(|w| w.pid == pid && w.state != State::Closed) {
-            self.send_seat(world, worker.seat, Addressee::Process(pid));
-        }
-    }
-
-    fn send_worker(&mut self, world: &World, id: WorkerId) {
-        let seat = Seat { generation: self.me.seat.generation, worker: id };
-        let old = seat.generation < world.table.current().0;
-        if !old || world.table.workers().any(|w| w.seat == seat && receives(world, &w)) {
-            self.send_seat(world, seat, Addressee::Seat);
-        }
-    }
-
-    fn broadcast(&mut self, world: &World) {
-        let own = self.me.seat.generation;
-        let (current, workers) = world.table.current();
-        let seats = |generation, workers: usize| {
-            (0..workers as u16).map(move |id| Seat { generation, worker: WorkerId(id) })
-        };
-        if current == own {
-            return seats(own, self.peers.len())
-                .for_each(|seat| self.send_seat(world, seat, Addressee::Seat));
-        }
-        let old = |w: &Entry| w.seat.generation < current && receives(world, w);
-        let elders: Vec<Seat> = world.table.workers().filter(old).map(|w| w.seat).collect();
-        for seat in elders.into_iter().filter(|seat| seat.generation >= own) {
-            self.send_seat(world, seat, Addressee::Seat);
-        }
-        seats(current, workers).for_each(|seat| self.send_seat(world, seat, Addressee::Seat));
-    }
-
-    fn send_seat(&mut self, world: &World, seat: Seat, addressee: Addressee) {
-        let text = world.ledger.begins(world, self.me, seat, addressee);
-        self.process.doing.set(Doing::Over(1));
-        let result = self.try_send(world, seat, addressee, &text);
-        match result {
-            Ok(()) => self.count(world, Counter::Sent, 1),
-            Err(Refused::Full) => self.count(world, Counter::Full, 1),
-            Err(_) => {}
-        }
-        self.process.doing.set(Doing::Nothing);
-        world.ledger.ended(world, &text, result);
-    }
-
-    fn try_send(
-        &mut self,
-        world: &World,
-        seat: Seat,
-        addressee: Addressee,
-        text: &Text,
-    ) -> Result<(), Refused> {
-        if seat == self.me.seat {
-            if self.note_bytes + text.name.len() + text.data.len() > world.plan.queue {
-                return Err(Refused::Full);
-            }
-            self.note_bytes += text.name.len() + text.data.len();
-            self.notes.push_back((text.name.clone(), text.data.clone()));
-            self.hold(world, self.held + 1);
-            self.turn = true;
-            return Ok(());
-        }
-        let own = self.me.seat.generation;
-        let peer = if seat.generation == own {
-            &mut self.peers[usize::from(seat.worker.0)]
-        } else if seat.generation > own {
-            self.others.entry(seat).or_insert_with(|| Peer::new(Way::Unknown, world))
-        } else {
-            self.others.get_mut(&seat).ok_or(Refused::Gone)?
-        };
-        let message = Outgoing {
-            kind: Kind::Message,
-            call: 0,
-            sender: self.me.pid,
-            seat: self.me.seat,
-            addressee,
-            name: &text.name,
-            data: &text.data,
-        };
-        let before = peer.outbox.len() as u64;
-        let result = peer.send(&message);
-        let after = peer.outbox.len() as u64;
-        let (bytes, plan) = (peer.outbox.bytes(), &world.plan);
-        assert!(bytes <= plan.queue + plan.message + 400, "{bytes} bytes wait for {seat:?}");
-        if after != before {
-            self.hold(world, self.held + after - before);
-        }
-        result
-    }
-
     /// Nothing keeps it: it takes what was sent before others could know, and goes.
     fn close(&mut self, world: &World) {
         if self.me.state != State::Closed {
@@ -572,6 +381,11 @@ impl Worker {
             return;
         }
         let mesh = self.made.mesh;
+        for to in (0..mesh.workers()).filter(|to| !self.peers[*to].outbox.is_empty()) {
+            let ring = mesh.ring(self.id(), to).unwrap();
+            let told = ring.is_wanted() && (ring.has_unread() || !mesh.is_asleep(to));
+            assert!(told, "{:?} waits for room, which worker {to} will not tell of", self.me);
+        }
         for from in (0..mesh.workers()).filter(|from| *from != self.id()) {
             let ring = mesh.ring(from, self.id()).unwrap();
             assert!(!ring.has_unread(), "{:?} sleeps over mail from worker {from}", self.me);
@@ -592,10 +406,6 @@ impl Worker {
         }
         assert!(self.notes.is_empty());
     }
-}
-
-fn receives(world: &World, worker: &Entry) -> bool {
-    worker.state != State::Closed && world.alive(worker.pid)
 }
 
 fn handed_on(

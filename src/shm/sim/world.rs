@@ -2,107 +2,21 @@
 //! killed in the middle of what, what the descriptors between them hold, what time it is.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 
 use super::super::atomic::watch;
-use super::super::ends::Bell;
 use super::super::mesh::Mesh;
 use super::super::slots::Table;
 use super::super::{Word, at};
 use super::Plan;
+use super::kernel::{Eventfds, Line, Random};
 use super::ledger::Ledger;
 use super::worker::Worker;
 use crate::proto::ipc::{Generation, Pid, Seat, WorkerId};
 
 /// How deep processes cut in on each other.
 const DEPTH: usize = 3;
-
-/// Numbers from a seed (splitmix64).
-pub(super) struct Random(Cell<u64>);
-
-impl Random {
-    pub(super) fn new(seed: u64) -> Random {
-        Random(Cell::new(seed.wrapping_mul(0x2545_f491_4f6c_dd1d)))
-    }
-
-    fn next(&self) -> u64 {
-        self.0.set(self.0.get().wrapping_add(0x9e37_79b9_7f4a_7c15));
-        let z = self.0.get();
-        let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub(super) fn below(&self, bound: u64) -> u64 {
-        self.next() % bound.max(1)
-    }
-
-    pub(super) fn pick<T: Copy>(&self, from: &[T]) -> T {
-        from[self.below(from.len() as u64) as usize]
-    }
-}
-
-/// A record, and what was passed along.
-type Datagram = (Vec<u8>, Option<Rc<Line>>);
-
-/// A worker's line: whole records, so many.
-pub(super) struct Line {
-    records: RefCell<VecDeque<Datagram>>,
-    room: usize,
-    closed: Cell<bool>,
-}
-
-impl Line {
-    pub(super) fn is_empty(&self) -> bool {
-        self.records.borrow().is_empty()
-    }
-
-    pub(super) fn is_full(&self) -> bool {
-        self.records.borrow().len() >= self.room
-    }
-
-    /// Nobody reads any more.
-    pub(super) fn close(&self) {
-        tick();
-        self.closed.set(true);
-        tick();
-    }
-
-    pub(super) fn is_closed(&self) -> bool {
-        self.closed.get()
-    }
-
-    pub(super) fn push(&self, record: Vec<u8>, passed: Option<Rc<Line>>) {
-        tick();
-        self.records.borrow_mut().push_back((record, passed));
-        tick();
-    }
-
-    pub(super) fn pop(&self) -> Option<Datagram> {
-        tick();
-        let record = self.records.borrow_mut().pop_front();
-        tick();
-        record
-    }
-
-    pub(super) fn for_each(&self, mut f: impl FnMut(&[u8])) {
-        self.records.borrow().iter().for_each(|(record, _)| f(record));
-    }
-}
-
-/// The eventfds of a generation.
-#[derive(Clone)]
-pub(super) struct Eventfds(pub(super) Rc<[Cell<bool>]>);
-
-impl Bell for Eventfds {
-    fn ring(&self, worker: usize) {
-        tick();
-        self.0[worker].set(true);
-        tick();
-    }
-}
 
 /// What the master made for a generation.
 pub(super) struct Made {
@@ -286,10 +200,7 @@ impl World {
             (p.seat, self.made(p.seat.generation).lines[usize::from(p.seat.worker.0)].clone())
         };
         let elders = self.living().iter().map(elder).collect();
-        let line = |_| {
-            let (records, closed) = (RefCell::default(), Cell::new(false));
-            Rc::new(Line { records, room: self.plan.line, closed })
-        };
+        let line = |_| Rc::new(Line::new(self.plan.line));
         let generation = self.table.next_generation(workers);
         let old = self.living();
         self.made.borrow_mut().push(Rc::new(Made {
@@ -342,7 +253,9 @@ impl World {
         let newest = self.newest();
         for made in self.made.borrow().iter().filter(|made| made.generation < newest) {
             for (line, seat) in made.lines.iter().zip(&made.seats) {
-                line.closed.set(line.is_closed() || !self.alive(seat.get()));
+                if !self.alive(seat.get()) {
+                    line.close();
+                }
             }
         }
     }
