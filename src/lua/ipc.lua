@@ -2,10 +2,13 @@
 -- words; ngx.ipc.receiver runs the handlers.
 
 local ffi = require "ffi"
+local arguments = require "ngx.ipc.arguments"
 local receiver = require "ngx.ipc.receiver"
 
 local C = ffi.C
 local ffi_string = ffi.string
+local bad_argument, name_of, data_of = arguments.bad_argument, arguments.name_of, arguments.data_of
+local integer_of, is_id = arguments.integer_of, arguments.is_id
 local get_phase = ngx.get_phase
 local type, tostring, tonumber, select, error, pairs = type, tostring, tonumber, select, error, pairs
 
@@ -31,7 +34,6 @@ int ngx_cc_ipc_stats(ngx_cc_ipc_stats_t *stats);
 ]]
 
 local MESSAGE, CALL = 1, 3
-local NAME_MAX = 254
 local WORKERS_MAX = 1024
 -- Seconds to wait for a reply, and the least and most that a semaphore waits.
 local CALL_TIMEOUT, TIMEOUT_MIN, TIMEOUT_MAX = 5, 0.001, 86400
@@ -60,49 +62,6 @@ local ipc = setmetatable({}, {
         end
     end,
 })
-
--- Blames the caller of the function that calls this, or of the one `deeper` levels above.
-local function bad_argument(n, fname, expected, value, deeper)
-    error("bad argument #" .. n .. " to '" .. fname .. "' (" .. expected .. " expected, got "
-          .. type(value) .. ")", 3 + (deeper or 0))
-end
-
-local function name_of(value, n, fname)
-    if type(value) == "number" then
-        value = tostring(value)
-    elseif type(value) ~= "string" then
-        bad_argument(n, fname, "string", value, 1)
-    end
-    if #value > NAME_MAX then
-        return nil, "alert name length cannot exceed " .. NAME_MAX .. ", was " .. #value
-    end
-    return value
-end
-
--- Absent is "", an explicit nil is a mistake.
-local function data_of(given, value, n, fname)
-    if type(value) == "string" then
-        return value
-    elseif type(value) == "number" then
-        return tostring(value)
-    elseif not given then
-        return ""
-    end
-    bad_argument(n, fname, "string", value, 1)
-end
-
-local function integer_of(value, n, fname)
-    local number = type(value) == "string" and tonumber(value) or value
-    if type(number) ~= "number" then
-        bad_argument(n, fname, "number", value, 1)
-    end
-    return number
-end
-
--- What FFI would wrap around is nobody's id.
-local function is_id(number, max)
-    return number >= 0 and number <= max and number % 1 == 0
-end
 
 function ipc.send(pid, name, ...)
     pid = integer_of(pid, 1, "send")

@@ -6,8 +6,12 @@ use std::ffi::CStr;
 use crate::ngx::lua::Package;
 
 /// Names that `cc_lua_preload` takes, and the package each stands for.
-pub static PACKAGES: [(&str, Package); 3] = [
+pub static PACKAGES: [(&str, Package); 4] = [
     ("ngx.ipc", package(c"ngx.ipc", c"=ngx.ipc", include_str!("ipc.lua"))),
+    (
+        "ngx.ipc",
+        package(c"ngx.ipc.arguments", c"=ngx.ipc.arguments", include_str!("ipc_arguments.lua")),
+    ),
     (
         "ngx.ipc",
         package(c"ngx.ipc.receiver", c"=ngx.ipc.receiver", include_str!("ipc_receiver.lua")),

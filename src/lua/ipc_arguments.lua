@@ -1,0 +1,53 @@
+-- ngx.ipc.arguments: what the functions of ngx.ipc take, and what they say of anything else. A wrong
+-- type raises, in the name of the caller's caller; a value out of bounds is nil and a reason.
+
+local type, tostring, tonumber, error = type, tostring, tonumber, error
+
+local NAME_MAX = 254
+
+local _M = {}
+
+-- Blames the caller of the function that calls this, or of the one `deeper` levels above.
+function _M.bad_argument(n, fname, expected, value, deeper)
+    error("bad argument #" .. n .. " to '" .. fname .. "' (" .. expected .. " expected, got "
+          .. type(value) .. ")", 3 + (deeper or 0))
+end
+
+function _M.name_of(value, n, fname)
+    if type(value) == "number" then
+        value = tostring(value)
+    elseif type(value) ~= "string" then
+        _M.bad_argument(n, fname, "string", value, 1)
+    end
+    if #value > NAME_MAX then
+        return nil, "alert name length cannot exceed " .. NAME_MAX .. ", was " .. #value
+    end
+    return value
+end
+
+-- Absent is "", an explicit nil is a mistake.
+function _M.data_of(given, value, n, fname)
+    if type(value) == "string" then
+        return value
+    elseif type(value) == "number" then
+        return tostring(value)
+    elseif not given then
+        return ""
+    end
+    _M.bad_argument(n, fname, "string", value, 1)
+end
+
+function _M.integer_of(value, n, fname)
+    local number = type(value) == "string" and tonumber(value) or value
+    if type(number) ~= "number" then
+        _M.bad_argument(n, fname, "number", value, 1)
+    end
+    return number
+end
+
+-- What FFI would wrap around is nobody's id.
+function _M.is_id(number, max)
+    return number >= 0 and number <= max and number % 1 == 0
+end
+
+return _M
