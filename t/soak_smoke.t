@@ -4,7 +4,7 @@ use Test::More;
 use FindBin;
 
 # transport, seed, minutes
-for my $case ([ 'ring', 12, 0.08 ], [ 'socket', 11, 0.08 ]) {
+for my $case ([ 'ring', 12, 0.05 ], [ 'socket', 11, 0.05 ]) {
     my ($transport, $seed, $minutes) = @$case;
     my @command = ($^X, "$FindBin::Bin/soak/run", '--transport', $transport, '--seed', $seed, '--minutes', $minutes,
         '--calm', 3);
