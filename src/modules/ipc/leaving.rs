@@ -26,8 +26,9 @@ impl Worker {
             }
             socket::wait(self.mailbox.line(), PARTING);
         }
-        lost += self.all_peers().map(Peer::waiting).sum::<usize>() + self.aside;
         lost += self.settle();
+        // last, for a late hello is answered with what has waited for it
+        lost += self.all_peers().map(Peer::waiting).sum::<usize>() + self.aside;
         self.count(Counter::Lost, lost);
         self.table.hold(self.slot, 0);
         self.table.release(self.slot, self.me.pid);

@@ -40,6 +40,8 @@ struct Sent {
     accepted: bool,
     /// Who sat there all the time from the call to its end.
     holder: Pid,
+    /// Whether that one had entered.
+    entered: bool,
     delivered: Option<Pid>,
 }
 
@@ -72,16 +74,17 @@ impl Ledger {
         };
         let data = data.min(most) as usize;
         let name = if random.below(20) == 0 { random.below(300) as usize } else { 1 };
-        let (accepted, holder, delivered) = (false, world.holder(to), None);
+        let (accepted, holder, entered, delivered) = (false, world.holder(to), false, None);
         let mut sent = self.sent.borrow_mut();
         let id = sent.len();
-        sent.push(Sent { from, to, addressee, name, data, accepted, holder, delivered });
+        sent.push(Sent { from, to, addressee, name, data, accepted, holder, entered, delivered });
         Text::new(id, name, data)
     }
 
     pub(super) fn ended(&self, world: &World, text: &Text, result: Result<(), Refused>) {
         let sent = &mut self.sent.borrow_mut()[Text::id(&text.name)];
         sent.accepted = result.is_ok();
+        sent.entered = world.has_entered(sent.holder);
         if sent.holder != world.holder(sent.to) {
             sent.holder = Pid(0);
         }
@@ -130,7 +133,13 @@ impl Ledger {
             let live = [sent.from.pid, sent.holder].iter().all(|pid| world.alive(*pid));
             let way =
                 sent.from.seat.generation == sent.to.generation || world.knows(sent.from, sent.to);
-            if sent.accepted && live && way && whole(sent.to) && whole(sent.from.seat) {
+            // who has not entered a generation when it is superseded is taken for gone
+            let known = sent.entered || sent.to.generation == world.newest();
+            let calm = whole(sent.to) && whole(sent.from.seat);
+            // it may have died since it was looked up
+            let gone = sent.addressee != Addressee::Seat
+                && sent.addressee != Addressee::Process(sent.holder);
+            if sent.accepted && !gone && live && way && known && calm {
                 let (from, to) = (sent.from, sent.to);
                 assert_eq!(sent.delivered, Some(sent.holder), "message {id}, {from:?} to {to:?}");
             }
@@ -142,6 +151,11 @@ impl World {
     /// Who sits there now.
     pub(super) fn holder(&self, seat: Seat) -> Pid {
         self.made(seat.generation).seats[usize::from(seat.worker.0)].get()
+    }
+
+    fn has_entered(&self, pid: Pid) -> bool {
+        let processes = self.processes.borrow();
+        processes.get((pid.0 as usize).wrapping_sub(1)).is_some_and(|p| p.entered.get())
     }
 
     fn knows(&self, from: Entry, to: Seat) -> bool {
@@ -158,17 +172,21 @@ impl World {
             let last = header.offset as usize + piece.len() == header.total as usize;
             messages += u64::from(header.kind != Kind::Hello && last);
         };
-        for from in 0..made.mesh.workers() {
-            made.mesh.ring(from, to).unwrap().for_each_unread(&mut look);
-        }
-        made.lines[to].for_each(&mut look);
+        self.quietly(|| {
+            for from in 0..made.mesh.workers() {
+                made.mesh.ring(from, to).unwrap().for_each_unread(&mut look);
+            }
+            made.lines[to].for_each(&mut look);
+        });
         messages
     }
 
     /// What the dead held, and nobody has counted as lost yet.
     pub(super) fn dead_held(&self) -> u64 {
         let dead = |owner: &Option<Entry>| owner.is_none_or(|worker| !self.alive(worker.pid));
-        self.table.holdings().filter(|(owner, _)| dead(owner)).map(|(_, held)| held).sum()
+        let held =
+            || self.table.holdings().filter(|(owner, _)| dead(owner)).map(|(_, held)| held).sum();
+        self.quietly(held)
     }
 
     /// What must hold whenever nobody is in the middle of anything.

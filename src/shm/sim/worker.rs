@@ -334,7 +334,7 @@ impl Worker {
         let seats = (0..generation).map(|id| Seat { worker: WorkerId(id), ..self.me.seat });
         let uncertain: u64 = seats.map(|seat| world.waiting_for(seat)).sum();
         self.process.doing.set(Doing::Both(uncertain + self.waiting() + 1));
-        let mut lost = self.clear(world) + self.waiting();
+        let mut lost = self.clear(world);
         if world.table.current().0 > self.me.seat.generation {
             self.line.close();
             lost += self.clear(world);
@@ -350,6 +350,8 @@ impl Worker {
                 lost += self.bells.settle() as u64;
             }
         }
+        // last, for a late hello is answered with what has waited for it
+        lost += self.waiting();
         self.count(world, Counter::Lost, lost);
         world.table.hold(self.slot, 0);
         world.table.release(self.slot, self.me.pid);

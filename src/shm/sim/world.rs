@@ -346,6 +346,15 @@ impl World {
         count_down(interrupted);
     }
 
+    /// Looks at what processes share, while none of them moves.
+    pub(super) fn quietly<R>(&self, look: impl FnOnce() -> R) -> R {
+        let left = COUNTDOWN.get();
+        count_down(0);
+        let result = look();
+        count_down(left);
+        result
+    }
+
     /// Something happens.
     pub(super) fn step(&self, depth: usize) {
         let random = &self.random;
