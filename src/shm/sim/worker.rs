@@ -268,7 +268,8 @@ impl Worker {
     }
 
     fn flush(&mut self, world: &World) {
-        let doing = self.process.doing.replace(Doing::Both(1));
+        let doing = self.process.doing.get();
+        self.process.doing.set(Doing::Both(doing.most() + 1));
         let (slot, mut held) = (self.slot, self.held);
         let mut taken = || {
             held -= 1;
@@ -277,7 +278,7 @@ impl Worker {
         let peers = self.peers.iter_mut().chain(self.others.values_mut());
         let waiting = peers.filter(|peer| !peer.outbox.is_empty());
         let lost = waiting.map(|peer| peer.flush(&mut taken) as u64).sum();
-        self.process.doing.set(Doing::Over(1 + lost));
+        self.process.doing.set(Doing::Both(doing.most() + 1 + lost));
         self.count(world, Counter::Lost, lost);
         self.recount(world);
         self.process.doing.set(doing);
@@ -330,15 +331,13 @@ impl Worker {
 
     fn leave(&mut self, world: &World) {
         self.flush(world);
-        let generation = self.made.lines.len() as u16;
-        let seats = (0..generation).map(|id| Seat { worker: WorkerId(id), ..self.me.seat });
-        let uncertain: u64 = seats.map(|seat| world.waiting_for(seat)).sum();
-        self.process.doing.set(Doing::Both(uncertain + self.waiting() + 1));
-        let mut lost = self.clear(world);
+        self.owes(world, 0);
+        let mut lost = self.clear(world, 0);
         if world.table.current().0 > self.me.seat.generation {
             self.line.close();
-            lost += self.clear(world);
+            lost = self.clear(world, lost);
             self.bells.leave();
+            self.owes(world, lost);
             let stays = |w: &Entry| {
                 let left = self.bells.has_left(usize::from(w.seat.worker.0));
                 w.seat.generation == self.me.seat.generation
@@ -358,11 +357,21 @@ impl Worker {
         world.exited(&self.process);
     }
 
-    fn clear(&mut self, world: &World) -> u64 {
-        let mut lost = 0;
+    /// What it has taken out is counted once all is; what it may take out before that can grow.
+    fn owes(&self, world: &World, lost: u64) {
+        let generation = self.made.lines.len() as u16;
+        let seats = (0..generation).map(|id| Seat { worker: WorkerId(id), ..self.me.seat });
+        let on_the_way: u64 = seats.map(|seat| world.waiting_for(seat)).sum();
+        self.process.doing.set(Doing::Both(lost + on_the_way + self.waiting() + 1));
+    }
+
+    fn clear(&mut self, world: &World, mut lost: u64) -> u64 {
         loop {
             match self.take(world) {
-                Next::Mail { .. } | Next::Dropped(Counter::Lost) => lost += 1,
+                Next::Mail { .. } | Next::Dropped(Counter::Lost) => {
+                    lost += 1;
+                    self.owes(world, lost);
+                }
                 Next::Hello(seat, line) => self.greet(world, seat, line),
                 Next::Dropped(counter) => self.count(world, counter, 1),
                 Next::Empty => return lost,

@@ -41,6 +41,15 @@ pub(super) enum Doing {
     Both(u64),
 }
 
+impl Doing {
+    pub(super) fn most(self) -> u64 {
+        match self {
+            Doing::Nothing => 0,
+            Doing::Over(n) | Doing::Under(n) | Doing::Both(n) => n,
+        }
+    }
+}
+
 /// A process as the kernel and the master see it.
 pub(super) struct Process {
     pub(super) pid: Pid,
