@@ -189,6 +189,13 @@ impl World {
         self.quietly(held)
     }
 
+    /// What a predecessor in that seat held.
+    pub(super) fn heritage(&self, seat: Seat) -> u64 {
+        let same = |owner: &Option<Entry>| owner.is_some_and(|worker| worker.seat == seat);
+        let held = || self.table.holdings().filter(|(owner, _)| same(owner)).map(|row| row.1).sum();
+        self.quietly(held)
+    }
+
     /// What must hold whenever nobody is in the middle of anything.
     pub(super) fn check(&self) {
         let living = self.living();

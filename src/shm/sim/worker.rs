@@ -52,7 +52,7 @@ impl Worker {
     pub(super) fn enter(world: &World, process: &Rc<Process>) -> Worker {
         let (pid, seat) = (process.pid, process.seat);
         let made = world.made(seat.generation);
-        process.doing.set(Doing::Under(world.dead_held()));
+        process.doing.set(Doing::Under(world.heritage(seat)));
         let slot = world.table.claim(pid, seat, |pid| world.alive(pid)).unwrap();
         process.doing.set(Doing::Nothing);
         let id = usize::from(seat.worker.0);
@@ -159,7 +159,9 @@ impl Worker {
         self.count(world, Counter::Lost, lost);
         self.assembler.retain(|pid| world.alive(pid));
         self.greet_elders();
+        self.process.doing.set(Doing::Both(lost));
         self.flush(world);
+        self.process.doing.set(Doing::Nothing);
         if !self.others.is_empty() || self.held > 0 || self.assembler.is_busy() {
             self.keep_house(world);
         }
@@ -331,13 +333,15 @@ impl Worker {
 
     fn leave(&mut self, world: &World) {
         self.flush(world);
-        self.owes(world, 0);
+        self.owes(0);
         let mut lost = self.clear(world, 0);
         if world.table.current().0 > self.me.seat.generation {
             self.line.close();
             lost = self.clear(world, lost);
             self.bells.leave();
-            self.owes(world, lost);
+            let generation = self.made.lines.len() as u16;
+            let seats = (0..generation).map(|id| Seat { worker: WorkerId(id), ..self.me.seat });
+            self.owes(lost + seats.map(|seat| world.waiting_for(seat)).sum::<u64>());
             let stays = |w: &Entry| {
                 let left = self.bells.has_left(usize::from(w.seat.worker.0));
                 w.seat.generation == self.me.seat.generation
@@ -357,12 +361,9 @@ impl Worker {
         world.exited(&self.process);
     }
 
-    /// What it has taken out is counted once all is; what it may take out before that can grow.
-    fn owes(&self, world: &World, lost: u64) {
-        let generation = self.made.lines.len() as u16;
-        let seats = (0..generation).map(|id| Seat { worker: WorkerId(id), ..self.me.seat });
-        let on_the_way: u64 = seats.map(|seat| world.waiting_for(seat)).sum();
-        self.process.doing.set(Doing::Both(lost + on_the_way + self.waiting() + 1));
+    /// What it has taken out is counted once all is.
+    fn owes(&self, taken_out: u64) {
+        self.process.doing.set(Doing::Both(taken_out + self.waiting() + 1));
     }
 
     fn clear(&mut self, world: &World, mut lost: u64) -> u64 {
@@ -370,7 +371,7 @@ impl Worker {
             match self.take(world) {
                 Next::Mail { .. } | Next::Dropped(Counter::Lost) => {
                     lost += 1;
-                    self.owes(world, lost);
+                    self.owes(lost);
                 }
                 Next::Hello(seat, line) => self.greet(world, seat, line),
                 Next::Dropped(counter) => self.count(world, counter, 1),
