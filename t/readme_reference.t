@@ -22,13 +22,15 @@ sub same ($got, $want, $name) { is_deeply [ sort @$got ], [ sort @$want ], $name
 
 # -- directives: each table says how many rows it has, so that none can be overlooked here
 my @directives;
-while ($source =~ /directives!\(.*?\bstatic mut \w+: \[\w+; (\d+)\] = \{(.*?)^\}\);/msg) {
-    my ($count, $rows) = ($1, $2);
+my $tables = 0;
+while ($source =~ /directives!\(.*?\bstatic mut \w+: \[(\d+)\] = \{(?:\}\);|\n(.*?)^\}\);)/msg) {
+    my ($count, $rows) = ($1, $2 // '');
+    $tables++;
     my @names = $rows =~ /^\s+"(\w+)"\s*\(/mg;
     is scalar(@names), $count, "a table of $count directives" or diag "@names";
     push @directives, @names;
 }
-is scalar(() = $source =~ /\bdirectives!\(/g), 1, 'all tables were read';
+is scalar(() = $source =~ /\bdirectives!\(/g), $tables, 'all tables were read';
 my @wrapped = $source =~ /impl Before for \w+ \{\s*const NAME: &'static str = "(\w+)\\0";/g;
 is scalar(@wrapped), scalar(() = $source =~ /\bdelegate::commands::</g), 'and those of nginx that we stand before';
 cmp_ok scalar(@directives), '>=', 4, 'there are some';
@@ -38,15 +40,21 @@ same \@described, [ @directives, @wrapped ], 'each directive has a section, each
 my $server = CC::Server->new(module => 1);
 for my $name (@directives) {
     my $text = $section{$name} // next;
-    like $text, qr/^\n    Syntax:  \Q$name\E .*;\n    Default: \Q$name\E (.+);\n    Context: main/,
+    like $text, qr/^\n    Syntax:  \Q$name\E\b.*;\n(?:   .*\n)*?    Default: (?:-|\Q$name\E .+;)\n    Context: \w/,
         "$name: Syntax, Default, Context" or next;
     my ($default) = $text =~ /^    Default: (.+)$/m;
-    my ($code, $output) = $server->try_conf("$default\nhttp { }");
+    my ($context) = $text =~ /^    Context: (\w+)/m;
+    next if $default eq '-';
+    my %block = (main => '%s http { }', http => 'http { %s }', server => 'http { server { %s } }',
+        location => 'http { server { location / { %s } } }', upstream => 'http { upstream u { server 127.0.0.1:1; %s } }');
+    my ($code, $output) = $server->try_conf(sprintf $block{$context}, "\n$default\n");
     is $code, 0, "$name: the default is accepted" or diag $output;
-    ($code, $output) = $server->try_conf("http {\n$default\n}");
-    like $output, qr/"$name" directive is not allowed here/, "$name: in main only";
-    ($code, $output) = $server->try_conf("$default\n$default\n");
-    like $output, qr/"$name" directive is duplicate in \S+:2\b/, "$name: once";
+    if ($context eq 'main') {
+        ($code, $output) = $server->try_conf("http {\n$default\n}");
+        like $output, qr/"$name" directive is not allowed here/, "$name: in main only";
+    }
+    ($code, $output) = $server->try_conf(sprintf $block{$context}, "\n$default\n$default\n");
+    like $output, qr/"$name" directive is duplicate in \S+:3\b/, "$name: once";
 }
 like $section{listen} // '', qr/^\n    Syntax:  listen .*per_worker.*;\n(?:   .*\n)*    Default: -\n    Context: server/, 'listen';
 

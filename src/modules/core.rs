@@ -53,14 +53,14 @@ impl CoreModule for Core {
 const MAIN: u32 = conf::NGX_MAIN_CONF | conf::NGX_DIRECT_CONF;
 const ONE: u32 = MAIN | conf::NGX_CONF_TAKE1;
 
-directives!(static mut COMMANDS: [Conf; 7] = {
-    "cc_zone" (ONE, 0) => |cf, conf| settings::cc_zone(cf, &mut conf.ipc.settings),
-    "cc_ipc_queue" (ONE, 0) => |cf, conf| settings::cc_ipc_queue(cf, &mut conf.ipc.settings),
-    "cc_ipc_max_message" (ONE, 0) => |cf, conf| settings::cc_ipc_max_message(cf, &mut conf.ipc.settings),
-    "cc_ipc_transport" (ONE, 0) => |cf, conf| settings::cc_ipc_transport(cf, &mut conf.ipc.settings),
-    "cc_ipc_spin" (ONE, 0) => |cf, conf| settings::cc_ipc_spin(cf, &mut conf.ipc.settings),
-    "cc_ipc_retain" (ONE, 0) => |cf, conf| settings::cc_ipc_retain(cf, &mut conf.ipc.settings),
-    "cc_lua_preload" (MAIN | conf::NGX_CONF_1MORE, 0) => |cf, conf| lua::directive(cf, &mut conf.lua),
+directives!(static mut COMMANDS: [7] = {
+    "cc_zone" (Conf: ONE, 0) => |cf, conf| settings::cc_zone(cf, &mut conf.ipc.settings),
+    "cc_ipc_queue" (Conf: ONE, 0) => |cf, conf| settings::cc_ipc_queue(cf, &mut conf.ipc.settings),
+    "cc_ipc_max_message" (Conf: ONE, 0) => |cf, conf| settings::cc_ipc_max_message(cf, &mut conf.ipc.settings),
+    "cc_ipc_transport" (Conf: ONE, 0) => |cf, conf| settings::cc_ipc_transport(cf, &mut conf.ipc.settings),
+    "cc_ipc_spin" (Conf: ONE, 0) => |cf, conf| settings::cc_ipc_spin(cf, &mut conf.ipc.settings),
+    "cc_ipc_retain" (Conf: ONE, 0) => |cf, conf| settings::cc_ipc_retain(cf, &mut conf.ipc.settings),
+    "cc_lua_preload" (Conf: MAIN | conf::NGX_CONF_1MORE, 0) => |cf, conf| lua::directive(cf, &mut conf.lua),
 });
 
 static mut CONTEXT: ffi::ngx_core_module_t = core_context::<Core>("cc\0");

@@ -13,6 +13,7 @@ use crate::ngx::cycle::{self, Cycle, Process};
 use crate::ngx::delegate::{self, Before};
 use crate::ngx::listening::{self, Owned};
 use crate::ngx::module::core_conf;
+use crate::ngx::request::Request;
 use crate::ngx::variable::Variable;
 use crate::proto::listen::{Address, Listen, Listens, Named, Transport};
 
@@ -186,7 +187,7 @@ pub struct WorkerPort;
 impl Variable for WorkerPort {
     const NAME: &'static str = "cc_worker_port";
 
-    fn get() -> Option<String> {
+    fn get(_: &Request<'_>) -> Option<String> {
         worker_port().map(|port| port.to_string())
     }
 }

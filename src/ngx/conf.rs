@@ -177,9 +177,11 @@ pub(crate) unsafe fn set<C>(
     })
 }
 
-/// A directive table: `directives!(static mut NAME: [Conf; N] = { "name" (type, offset) => handler, ... })`.
+/// A directive table:
+/// `directives!(static mut NAME: [N] = { "name" (Conf: type, offset) => handler, ... })`, where Conf is
+/// what the module keeps at that offset.
 macro_rules! directives {
-    ($vis:vis static mut $table:ident: [$conf:ty; $n:expr] = { $( $name:literal ($type:expr, $offset:expr) => $handler:expr ),* $(,)? }) => {
+    ($vis:vis static mut $table:ident: [$n:expr] = { $( $name:literal ($conf:ty: $type:expr, $offset:expr) => $handler:expr ),* $(,)? }) => {
         $vis static mut $table: [::ngx::ffi::ngx_command_t; $n + 1] = [
             $( {
                 #[allow(unsafe_code)]

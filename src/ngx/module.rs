@@ -6,7 +6,7 @@ use std::ptr;
 use ngx::core::Pool;
 use ngx::ffi;
 
-use crate::ngx::conf::{Conf, ConfResult, failed};
+use crate::ngx::conf::{ConfResult, failed};
 use crate::ngx::cycle::{Cycle, Process, process};
 use crate::ngx::guard::guard;
 use crate::ngx::log::{self, Level};
@@ -123,7 +123,7 @@ unsafe extern "C" fn init_module<M: CoreModule>(cycle: *mut ffi::ngx_cycle_t) ->
 }
 
 /// Runs `start` where requests are served; helper processes call the hooks too.
-fn start(start: impl FnOnce() -> Result<(), String>) -> ffi::ngx_int_t {
+pub(crate) fn start(start: impl FnOnce() -> Result<(), String>) -> ffi::ngx_int_t {
     if !matches!(process(), Process::Worker | Process::Single) {
         return ffi::NGX_OK as ffi::ngx_int_t;
     }
@@ -140,61 +140,8 @@ unsafe extern "C" fn init_process<M: CoreModule>(cycle: *mut ffi::ngx_cycle_t) -
     start(|| with_conf::<M, _>(cycle, "init_process", Ok(()), M::init_process).unwrap_or(Ok(())))
 }
 
-unsafe extern "C" fn init_http_process<M: HttpModule>(_: *mut ffi::ngx_cycle_t) -> ffi::ngx_int_t {
-    start(M::init_process)
-}
-
 unsafe extern "C" fn exit_process<M: CoreModule>(cycle: *mut ffi::ngx_cycle_t) {
     if matches!(process(), Process::Worker | Process::Single) {
         with_conf::<M, _>(cycle, "exit_process", (), M::exit_process);
     }
-}
-
-/// An http module: what it adds before any http directive is read.
-pub trait HttpModule: 'static {
-    /// Before http{} is read.
-    fn preconfiguration(cf: &mut Conf<'_>) -> ConfResult;
-
-    /// In each worker (or the single process) once its event loop can be used; before or after the
-    /// Lua module's init_worker, as the libraries were loaded.
-    fn init_process() -> Result<(), String>;
-}
-
-/// The table's `ctx` for an http module.
-pub const fn http_context<M: HttpModule>() -> ffi::ngx_http_module_t {
-    ffi::ngx_http_module_t {
-        preconfiguration: Some(preconfiguration::<M>),
-        postconfiguration: None,
-        create_main_conf: None,
-        init_main_conf: None,
-        create_srv_conf: None,
-        merge_srv_conf: None,
-        create_loc_conf: None,
-        merge_loc_conf: None,
-    }
-}
-
-/// The exported table of an http module.
-pub const fn http_table<M: HttpModule>(context: *mut ffi::ngx_http_module_t) -> ffi::ngx_module_t {
-    ffi::ngx_module_t {
-        ctx: context.cast(),
-        commands: ptr::null_mut(),
-        type_: ffi::NGX_HTTP_MODULE as ffi::ngx_uint_t,
-        init_process: Some(init_http_process::<M>),
-        ..ffi::ngx_module_t::default()
-    }
-}
-
-unsafe extern "C" fn preconfiguration<M: HttpModule>(cf: *mut ffi::ngx_conf_t) -> ffi::ngx_int_t {
-    guard("preconfiguration", ffi::NGX_ERROR as ffi::ngx_int_t, || {
-        // SAFETY: ngx_http_block passes its conf.
-        let mut cf = unsafe { Conf::from_raw(cf) };
-        match M::preconfiguration(&mut cf) {
-            Ok(()) => ffi::NGX_OK as ffi::ngx_int_t,
-            result => {
-                cf.answer(result);
-                ffi::NGX_ERROR as ffi::ngx_int_t
-            }
-        }
-    })
 }

@@ -1,19 +1,18 @@
 //! http variables: `$name` computed by a safe function, its text kept in the request's pool.
 
-use std::ptr;
-
 use ngx::ffi;
 
 use crate::ngx::conf::{Conf, ConfError, ConfResult};
 use crate::ngx::guard::guard;
+use crate::ngx::request::Request;
 
 /// A variable: a name and the function that computes it.
 pub trait Variable: 'static {
     /// Without the `$`.
     const NAME: &'static str;
 
-    /// The value in the process that runs the request; None is nginx's "not found".
-    fn get() -> Option<String>;
+    /// The value for `request`; None is nginx's "not found".
+    fn get(request: &Request<'_>) -> Option<String>;
 }
 
 /// Registers `V`; called from preconfiguration.
@@ -38,20 +37,16 @@ unsafe extern "C" fn get<V: Variable>(
 ) -> ffi::ngx_int_t {
     guard(V::NAME, ffi::NGX_ERROR as ffi::ngx_int_t, || {
         // SAFETY: ngx_http_get_variable passes the request and a value to fill.
-        let (pool, value) = unsafe { ((*request).pool, &mut *value) };
-        let Some(text) = V::get() else {
+        let (request, value) = unsafe { (Request::from_raw(request), &mut *value) };
+        let Some(text) = V::get(&request) else {
             value.set_not_found(1);
             return ffi::NGX_OK as ffi::ngx_int_t;
         };
-        // SAFETY: the request's pool lives as long as the request.
-        let data = unsafe { ffi::ngx_pnalloc(pool, text.len()) }.cast::<u8>();
-        if data.is_null() {
+        let Some(text) = request.copied(text.as_bytes()) else {
             return ffi::NGX_ERROR as ffi::ngx_int_t;
-        }
-        // SAFETY: data has room for text.len() bytes.
-        unsafe { ptr::copy_nonoverlapping(text.as_ptr(), data, text.len()) };
-        value.data = data;
-        value.set_len(text.len() as u32);
+        };
+        value.data = text.data;
+        value.set_len(text.len as u32);
         value.set_valid(1);
         value.set_no_cacheable(0);
         value.set_not_found(0);
