@@ -181,6 +181,13 @@ pub fn worker_port() -> Option<u16> {
     }
 }
 
+/// Where this configuration's `worker` takes requests over http, its first per_worker address; a
+/// wildcard is told as loopback. None where nothing in http{} is per_worker.
+pub fn worker_address(worker: usize) -> Option<Address> {
+    let conf = core_conf::<Core>(cycle::current()?)?;
+    conf.listen.listens.of_worker(delegate::HTTP, Transport::Stream, worker)
+}
+
 /// `$cc_worker_port`: see [`worker_port`].
 pub struct WorkerPort;
 

@@ -52,6 +52,15 @@ pub fn cores() -> usize {
     *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
 }
 
+/// The cycle whose configuration is in force; None before main() has made its stand-in.
+pub fn current() -> Option<Cycle<'static>> {
+    // SAFETY: ngx_cycle is set by main() before any module's callback runs; a worker never replaces
+    // it, and callers of other processes use the answer within one callback.
+    let raw = unsafe { ffi::ngx_cycle };
+    // SAFETY: as above.
+    (!raw.is_null()).then(|| unsafe { Cycle::from_raw(raw) })
+}
+
 /// The monotonic clock, in nanoseconds.
 pub fn nanoseconds() -> u64 {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap_or(TimeSpec::new(0, 0));

@@ -12,6 +12,9 @@ use ngx::ffi;
 use crate::ngx::conf::{Conf, ConfError, ConfResult, failed, literal};
 use crate::ngx::guard::guard;
 
+/// The [`Conf::block`] of http{}.
+pub const HTTP: usize = ffi::NGX_HTTP_MODULE as usize;
+
 /// The directive.
 pub trait Before: 'static {
     /// Its name, NUL-terminated.
@@ -65,7 +68,7 @@ impl Conf<'_> {
 
     /// Whether the directive stands in http{}.
     pub fn in_http(&self) -> bool {
-        self.block() == ffi::NGX_HTTP_MODULE as usize
+        self.block() == HTTP
     }
 
     /// Takes word `index` out.

@@ -4,7 +4,7 @@
 //! Knows neither sockets nor directives; `modules::listen` fills it and carries the plan out.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use thiserror::Error;
 
@@ -159,6 +159,14 @@ impl Listens {
         self.0.iter().filter(|listen| listen.per_worker).filter_map(|listen| listen.address.port())
     }
 
+    /// Where `worker` takes requests over the first per_worker address of `block` that speaks `transport`.
+    pub fn of_worker(&self, block: usize, transport: Transport, worker: usize) -> Option<Address> {
+        let own = |listen: &&Listen| {
+            listen.per_worker && listen.block == block && listen.transport == transport
+        };
+        self.0.iter().find(own)?.of_worker(worker).ok().map(Address::to_connect)
+    }
+
     /// One address per worker for each per_worker address, none of which clashes with another.
     pub fn plan(&self, workers: usize) -> Result<Vec<Plan<'_>>, PlanError> {
         let wanted = self.0.iter().enumerate().filter(|(_, listen)| listen.per_worker);
@@ -223,6 +231,20 @@ impl Address {
         match self {
             Address::Inet(address) => address.to_string().into_bytes(),
             Address::Unix(path) => [b"unix:", path.as_slice()].concat(),
+        }
+    }
+
+    /// The address that this machine reaches a listener on this one by: a wildcard's is loopback.
+    pub fn to_connect(self) -> Address {
+        match self {
+            Address::Inet(mut address) if address.ip().is_unspecified() => {
+                address.set_ip(match address.ip() {
+                    IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+                    IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+                });
+                Address::Inet(address)
+            }
+            address => address,
         }
     }
 

@@ -254,3 +254,24 @@ mod properties {
         }
     }
 }
+
+#[test]
+fn a_worker_is_reached_at_its_first_own_address_of_the_block() {
+    let all = [
+        listen(1, "127.0.0.1:80"),
+        in_stream(each(2, "127.0.0.1:7000")),
+        udp(each(3, "127.0.0.1:8443")),
+        each(4, "0.0.0.0:8010"),
+        each(5, "127.0.0.1:9010"),
+    ];
+    let at = |all: &[Listen], block, worker| {
+        let address = listens(all.to_vec()).of_worker(block, Transport::Stream, worker);
+        address.map(|address| address.to_string())
+    };
+    assert_eq!(at(&all, HTTP, 2).as_deref(), Some("127.0.0.1:8012"));
+    assert_eq!(at(&all, STREAM, 0).as_deref(), Some("127.0.0.1:7000"));
+    assert_eq!(at(&all[..2], HTTP, 0), None);
+    assert_eq!(at(&[each(1, "unix:/run/w")], HTTP, 3).as_deref(), Some("unix:/run/w.3"));
+    assert_eq!(at(&[each(1, "[::]:65535")], HTTP, 0).as_deref(), Some("[::1]:65535"));
+    assert_eq!(at(&[each(1, "[::]:65535")], HTTP, 1), None);
+}
