@@ -2,6 +2,7 @@
 //! every other floor, knows none of them.
 #![forbid(unsafe_code)]
 
+pub mod cluster;
 pub mod ipc;
 pub mod listen;
 pub mod preload;

@@ -1,0 +1,10 @@
+//! What the cluster decides: who may call, what a call asks for, where it goes on, what its answers
+//! come to. Called by `modules::cluster` and, through it, by Lua.
+
+pub mod action;
+pub mod allow;
+pub mod builtin;
+pub mod cast;
+pub mod gather;
+pub mod headers;
+pub mod query;
