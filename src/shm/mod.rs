@@ -30,6 +30,10 @@
 //!   turns by a lock word that names its owner; where that one is dead, the next repairs what it
 //!   left half done and goes on. What it had reserved goes with it. Readers need no lock; only one
 //!   that writers overtake again and again takes it, to hold what it copies.
+//! * **The node table** is written by one router after another. A record has two copies, so that one
+//!   that is killed while it writes, or wakes up long after another took over, shows readers nothing
+//!   half done. The node's epoch is the time of its master's start; it stays over reloads, also into
+//!   a new zone.
 //!
 //! No pointers are stored, only numbers. The one lock is held over links and counts only, and a
 //! dead owner is passed over; what an unknown process may have scribbled is masked to its range
@@ -42,6 +46,7 @@ pub mod ends;
 #[cfg(all(test, loom))]
 mod loom_tests;
 pub mod mesh;
+pub mod nodes;
 pub mod retained;
 pub mod ring;
 #[cfg(all(test, not(loom), not(miri)))]

@@ -15,6 +15,7 @@ pub mod worker;
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicU64;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use self::settings::{Settings, Transport};
 use crate::modules::core::{Core, ngx_cc_module};
@@ -28,6 +29,7 @@ use crate::ngx::zone::{self, Zone};
 use crate::proto::ipc::{Generation, Pid, Seat, WorkerId};
 use crate::shm;
 use crate::shm::mesh::Mesh;
+use crate::shm::nodes::Nodes;
 use crate::shm::retained::Retained;
 use crate::shm::slots::Table;
 
@@ -54,9 +56,19 @@ impl Conf {
         self.zone.memory().and_then(shm::at)
     }
 
-    /// The memory behind the table.
+    /// The memory of the node table, behind that.
+    fn nodes_memory(&self) -> Option<&'static [AtomicU64]> {
+        self.zone.memory()?.get(Table::SIZE / 8..)?.get(..self.settings.nodes() / 8)
+    }
+
+    /// The node table, as this process sees it.
+    pub fn nodes(&self) -> Option<Nodes<'static>> {
+        Nodes::attach(self.nodes_memory()?, Pid(u32::try_from(cycle::pid()).ok()?))
+    }
+
+    /// The memory behind the tables.
     fn retained(&self) -> Option<&'static [AtomicU64]> {
-        self.zone.memory()?.get(Table::SIZE / 8..)
+        self.zone.memory()?.get((Table::SIZE + self.settings.nodes()) / 8..)
     }
 }
 
@@ -120,6 +132,7 @@ pub fn init_module(cycle: Cycle<'_>, conf: &mut Conf) {
     if !conf.zone.reused() {
         table.init();
         conf.retained().map(Retained::<fn(Pid) -> bool>::init);
+        init_nodes(cycle, conf);
         if !conf.elders.is_empty() {
             let news = "shared zone is new: old workers and new ones do not see each other";
             cycle.log(Level::Notice, format_args!("cc: {news}"));
@@ -133,6 +146,20 @@ pub fn init_module(cycle: Cycle<'_>, conf: &mut Conf) {
         if let Err(reason) = init_process(cycle, conf).and_then(|()| start()) {
             cycle.log(Level::Alert, format_args!("cc: the reloaded process has no seat: {reason}"));
         }
+    }
+}
+
+/// A new node table. Another zone of the same master is the same life of the node: it keeps its
+/// epoch, which otherwise is the time of the start.
+fn init_nodes(cycle: Cycle<'_>, conf: &Conf) {
+    let old = cycle.old().and_then(core_conf::<Core>).and_then(|old| old.ipc.nodes());
+    let start = || {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(now.as_millis()).unwrap_or_default()
+    };
+    let epoch = old.map_or_else(start, |old| old.epoch());
+    if let (Some(memory), Ok(pid)) = (conf.nodes_memory(), u32::try_from(cycle::pid())) {
+        Nodes::init(memory, Pid(pid), epoch);
     }
 }
 

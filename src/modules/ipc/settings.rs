@@ -3,6 +3,7 @@
 use crate::ngx::conf::{self, ConfError, ConfResult, Line, shown};
 use crate::proto::ipc::spin;
 use crate::proto::zone;
+use crate::shm::nodes::{self, Nodes};
 use crate::shm::retained;
 use crate::shm::slots::Table;
 
@@ -62,9 +63,14 @@ impl Settings {
         value(&self.zone).unwrap_or(ZONE.max(self.least_zone()))
     }
 
-    /// Bytes of the zone that are used: the worker table, then the retained values.
+    /// Bytes of the zone that are used: the worker table, the node table, the retained values.
     pub fn shared(&self) -> usize {
-        Table::SIZE + self.retain()
+        Table::SIZE + self.nodes() + self.retain()
+    }
+
+    /// Bytes of the node table.
+    pub fn nodes(&self) -> usize {
+        Nodes::room(nodes::CLIENTS)
     }
 
     fn least_zone(&self) -> usize {
@@ -73,7 +79,8 @@ impl Settings {
 
     /// Where only the zone is set, what it leaves.
     fn retain(&self) -> usize {
-        let left = |zone| zone::largest(zone).saturating_sub(Table::SIZE).max(retained::SIZE_MIN);
+        let tables = Table::SIZE + self.nodes();
+        let left = |zone| zone::largest(zone).saturating_sub(tables).max(retained::SIZE_MIN);
         value(&self.retain).unwrap_or_else(|| value(&self.zone).map_or(RETAIN, left))
     }
 

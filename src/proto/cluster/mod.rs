@@ -7,4 +7,5 @@ pub mod builtin;
 pub mod cast;
 pub mod gather;
 pub mod headers;
+pub mod membership;
 pub mod query;
