@@ -28,7 +28,7 @@ typedef struct {
     size_t       size;
 } cc_lua_package_t;
 
-#define CC_LUA_PACKAGES  8
+#define CC_LUA_PACKAGES  24
 
 static cc_lua_package_t  cc_lua_packages[CC_LUA_PACKAGES];
 
@@ -72,10 +72,30 @@ cc_loader(4)
 cc_loader(5)
 cc_loader(6)
 cc_loader(7)
+cc_loader(8)
+cc_loader(9)
+cc_loader(10)
+cc_loader(11)
+cc_loader(12)
+cc_loader(13)
+cc_loader(14)
+cc_loader(15)
+cc_loader(16)
+cc_loader(17)
+cc_loader(18)
+cc_loader(19)
+cc_loader(20)
+cc_loader(21)
+cc_loader(22)
+cc_loader(23)
 
 static const lua_cfunction  cc_loaders[] = {
     cc_load_0, cc_load_1, cc_load_2, cc_load_3,
-    cc_load_4, cc_load_5, cc_load_6, cc_load_7
+    cc_load_4, cc_load_5, cc_load_6, cc_load_7,
+    cc_load_8, cc_load_9, cc_load_10, cc_load_11,
+    cc_load_12, cc_load_13, cc_load_14, cc_load_15,
+    cc_load_16, cc_load_17, cc_load_18, cc_load_19,
+    cc_load_20, cc_load_21, cc_load_22, cc_load_23
 };
 
 

@@ -4,6 +4,7 @@
 
 pub mod cluster;
 pub mod ipc;
+pub mod lifecycle;
 pub mod listen;
 pub mod preload;
 pub mod zone;

@@ -65,6 +65,17 @@ mod watched {
                 pub fn swap(&self, value: $value, order: Ordering) -> $value {
                     watched(|| self.0.swap(value, order))
                 }
+
+                #[inline]
+                pub fn compare_exchange(
+                    &self,
+                    current: $value,
+                    new: $value,
+                    done: Ordering,
+                    failed: Ordering,
+                ) -> Result<$value, $value> {
+                    watched(|| self.0.compare_exchange(current, new, done, failed))
+                }
             }
         };
     }
@@ -75,17 +86,6 @@ mod watched {
         #[inline]
         pub fn fetch_or(&self, value: u64, order: Ordering) -> u64 {
             watched(|| self.0.fetch_or(value, order))
-        }
-
-        #[inline]
-        pub fn compare_exchange(
-            &self,
-            current: u64,
-            new: u64,
-            done: Ordering,
-            failed: Ordering,
-        ) -> Result<u64, u64> {
-            watched(|| self.0.compare_exchange(current, new, done, failed))
         }
     }
 }

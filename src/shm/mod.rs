@@ -43,6 +43,7 @@
 
 mod atomic;
 pub mod ends;
+pub mod lifecycle;
 #[cfg(all(test, loom))]
 mod loom_tests;
 pub mod mesh;

@@ -65,6 +65,13 @@ pub struct Worker {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlotId(u16);
 
+impl SlotId {
+    /// As a number, for tables beside this one.
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
 const PID_BITS: u32 = 22; // Linux: PID_MAX_LIMIT is 4 Mi
 const WORKER_BITS: u32 = 10;
 const STATE_BITS: u32 = 3;

@@ -17,7 +17,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicU64;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use self::settings::{Settings, Transport};
+use self::settings::{FIXED, Settings, Transport};
 use crate::modules::core::{Core, ngx_cc_module};
 use crate::ngx::conf::ConfResult;
 use crate::ngx::cycle::{self, Cycle, Process};
@@ -28,6 +28,7 @@ use crate::ngx::socket::{self, Line};
 use crate::ngx::zone::{self, Zone};
 use crate::proto::ipc::{Generation, Pid, Seat, WorkerId};
 use crate::shm;
+use crate::shm::lifecycle::Life;
 use crate::shm::mesh::Mesh;
 use crate::shm::nodes::Nodes;
 use crate::shm::retained::Retained;
@@ -56,9 +57,14 @@ impl Conf {
         self.zone.memory().and_then(shm::at)
     }
 
-    /// The memory of the node table, behind that.
+    /// Behind the table.
+    pub fn life(&self) -> Option<&'static Life> {
+        shm::at(self.zone.memory()?.get(Table::SIZE / 8..)?)
+    }
+
+    /// The memory of the node table, behind those.
     fn nodes_memory(&self) -> Option<&'static [AtomicU64]> {
-        self.zone.memory()?.get(Table::SIZE / 8..)?.get(..self.settings.nodes() / 8)
+        self.zone.memory()?.get(FIXED / 8..)?.get(..self.settings.nodes() / 8)
     }
 
     /// The node table, as this process sees it.
@@ -68,7 +74,7 @@ impl Conf {
 
     /// The memory behind the tables.
     fn retained(&self) -> Option<&'static [AtomicU64]> {
-        self.zone.memory()?.get((Table::SIZE + self.settings.nodes()) / 8..)
+        self.zone.memory()?.get((FIXED + self.settings.nodes()) / 8..)
     }
 }
 
@@ -131,6 +137,7 @@ pub fn init_module(cycle: Cycle<'_>, conf: &mut Conf) {
     let Some(table) = conf.table() else { return };
     if !conf.zone.reused() {
         table.init();
+        conf.life().map(Life::init);
         conf.retained().map(Retained::<fn(Pid) -> bool>::init);
         init_nodes(cycle, conf);
         if !conf.elders.is_empty() {

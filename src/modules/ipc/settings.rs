@@ -3,6 +3,7 @@
 use crate::ngx::conf::{self, ConfError, ConfResult, Line, shown};
 use crate::proto::ipc::spin;
 use crate::proto::zone;
+use crate::shm::lifecycle::Life;
 use crate::shm::nodes::{self, Nodes};
 use crate::shm::retained;
 use crate::shm::slots::Table;
@@ -21,6 +22,8 @@ const SPIN_CEILING: usize = 1000;
 const ZONE: usize = 1 << 20;
 /// `cc_ipc_retain` where it is not set, bytes.
 const RETAIN: usize = 1 << 20;
+/// What the zone begins with, whatever is set: the worker table, then the lives of the workers.
+pub const FIXED: usize = Table::SIZE + Life::SIZE;
 
 /// How messages travel inside a generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,9 +66,9 @@ impl Settings {
         value(&self.zone).unwrap_or(ZONE.max(self.least_zone()))
     }
 
-    /// Bytes of the zone that are used: the worker table, the node table, the retained values.
+    /// Bytes of the zone that are used: those of [`FIXED`], the node table, the retained values.
     pub fn shared(&self) -> usize {
-        Table::SIZE + self.nodes() + self.retain()
+        FIXED + self.nodes() + self.retain()
     }
 
     /// Bytes of the node table.
@@ -79,7 +82,7 @@ impl Settings {
 
     /// Where only the zone is set, what it leaves.
     fn retain(&self) -> usize {
-        let tables = Table::SIZE + self.nodes();
+        let tables = FIXED + self.nodes();
         let left = |zone| zone::largest(zone).saturating_sub(tables).max(retained::SIZE_MIN);
         value(&self.retain).unwrap_or_else(|| value(&self.zone).map_or(RETAIN, left))
     }
