@@ -35,7 +35,7 @@
 //!   half done. The node's epoch is the time of its master's start; it stays over reloads, also into
 //!   a new zone.
 //!
-//! No pointers are stored, only numbers. The one lock is held over links and counts only, and a
+//! No pointers are stored, only numbers. A lock is held over links and counts only, and a
 //! dead owner is passed over; what an unknown process may have scribbled is masked to its range
 //! when it is read.
 
@@ -44,6 +44,7 @@
 mod atomic;
 pub mod ends;
 pub mod lifecycle;
+mod lock;
 #[cfg(all(test, loom))]
 mod loom_tests;
 pub mod mesh;

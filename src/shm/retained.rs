@@ -10,7 +10,6 @@
 
 mod block;
 mod get;
-mod lock;
 #[cfg(all(test, loom))]
 mod loom_tests;
 mod region;
@@ -20,28 +19,7 @@ mod set;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
-/// The atomics, or loom's.
-mod atomic {
-    #[cfg(loom)]
-    pub use loom::sync::atomic::{AtomicU64, Ordering, fence};
-    #[cfg(not(loom))]
-    pub use std::sync::atomic::{AtomicU64, Ordering, fence};
-
-    /// Lets another thread or process come forward.
-    pub fn pause(long: bool) {
-        #[cfg(loom)]
-        loom::thread::yield_now();
-        #[cfg(not(loom))]
-        if long {
-            std::thread::yield_now();
-        } else {
-            std::hint::spin_loop();
-        }
-        #[cfg(loom)]
-        let _ = long;
-    }
-}
-
+use super::lock::{self, plain as atomic};
 use crate::proto::ipc::Pid;
 use atomic::{AtomicU64, Ordering};
 use block::{Block, Sought};
@@ -124,6 +102,30 @@ impl<'m, A: Fn(Pid) -> bool> Retained<'m, A> {
     pub fn attach(memory: &'m [AtomicU64], pid: Pid, alive: A) -> Option<Self> {
         let region = Region::over(memory).filter(Region::fits)?;
         Some(Retained { region, me: lock::identity(pid)?, alive })
+    }
+
+    /// Runs `change` as the only one who changes anything but his own reserved blocks.
+    fn locked<T>(&self, change: impl FnOnce() -> T) -> Result<T, Busy> {
+        let seized =
+            lock::seize(self.region.lock, self.me, &self.alive).map_err(|lock::Locked| Busy)?;
+        if seized.dead {
+            self.repair();
+        }
+        let result = change();
+        seized.release();
+        Ok(result)
+    }
+
+    /// Whether a process that shared memory names lives.
+    fn lives(&self, identity: u64) -> bool {
+        lock::lives(identity, self.me, &self.alive)
+    }
+
+    /// Gives out the next sequence number. Lock held.
+    fn next_sequence(&self) -> u64 {
+        let next = self.region.sequence.load(Ordering::Relaxed).wrapping_add(1);
+        lock::put(self.region.sequence, next, Ordering::Relaxed);
+        next
     }
 
     fn find(&self, sought: &Sought<'_>) -> Option<Block<'m>> {

@@ -9,3 +9,4 @@ pub mod gather;
 pub mod headers;
 pub mod membership;
 pub mod query;
+pub mod secret;

@@ -3,7 +3,8 @@
 //! reads nonsense and not undefined behaviour; every length is bounded by the arena.
 
 use super::atomic::{AtomicU64, Ordering};
-use super::region::{GRANULE, put};
+use super::lock::put;
+use super::region::GRANULE;
 
 /// Words before the name.
 const HEADER: usize = 4;

@@ -4,6 +4,7 @@
 
 use super::atomic::{AtomicU64, Ordering, fence};
 use super::block::Block;
+use super::lock::put;
 
 /// Words of the unit in which the arena is given out: a cache line.
 pub const GRANULE: usize = 8;
@@ -34,14 +35,6 @@ const LINK: u64 = (1 << LINK_BITS) - 1;
 
 /// Changes with every change of the layout.
 const MAGIC: u64 = 0x6e67_6363_7265_7401;
-
-/// Every change of shared memory that another process may see is one of these, or `seize` in the
-/// lock; so the tests can end a process before each of them.
-pub fn put(word: &AtomicU64, value: u64, order: Ordering) {
-    #[cfg(all(test, not(loom)))]
-    super::tests::fuse::burn();
-    word.store(value, order);
-}
 
 /// The parts of the memory.
 pub struct Region<'m> {

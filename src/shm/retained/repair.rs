@@ -4,7 +4,7 @@
 use super::Retained;
 use super::atomic::{AtomicU64, Ordering};
 use super::block::{Block, Kind, Sought};
-use super::region::put;
+use super::lock::put;
 use super::room::Extent;
 use crate::proto::ipc::Pid;
 

@@ -5,8 +5,8 @@
 use super::Retained;
 use super::atomic::{AtomicU64, Ordering, fence};
 use super::block::Block;
-use super::lock::NOBODY;
-use super::region::{CHUNK_GRANULES, CLASSES, HOLD, put};
+use super::lock::{NOBODY, put};
+use super::region::{CHUNK_GRANULES, CLASSES, HOLD};
 use crate::proto::ipc::Pid;
 
 /// Granules in a row.

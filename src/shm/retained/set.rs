@@ -2,7 +2,8 @@
 
 use super::atomic::{AtomicU64, Ordering};
 use super::block::{Block, Record, Sought};
-use super::region::{CHAIN_MAX, put};
+use super::lock::put;
+use super::region::CHAIN_MAX;
 use super::room::Extent;
 use super::{KEY_MAX, Retained, SetError};
 use crate::proto::ipc::{NAME_MAX, Pid};

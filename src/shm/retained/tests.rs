@@ -5,44 +5,12 @@ mod garbage;
 mod threads;
 
 use super::block::Sought;
+use super::lock::fuse;
 use super::region::{self, GRANULE, WORDS_MIN};
 use super::room::Extent;
 use super::*;
 use proptest::prelude::*;
 use std::collections::{BTreeSet, HashMap};
-
-/// Ends the calling thread's process, as far as shared memory is concerned, before its n-th store.
-pub(super) mod fuse {
-    use std::cell::Cell;
-    use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-
-    thread_local!(static LEFT: Cell<Option<u64>> = const { Cell::new(None) });
-
-    struct Killed;
-
-    pub fn burn() {
-        LEFT.with(|left| match left.get() {
-            Some(0) => {
-                left.set(None);
-                resume_unwind(Box::new(Killed)) // past every instruction to come; we have no guards
-            }
-            Some(n) => left.set(Some(n - 1)),
-            None => {}
-        });
-    }
-
-    /// Runs `f` up to its store number `n`; None where it was killed there.
-    pub fn until<T>(n: u64, f: impl FnOnce() -> T) -> Option<T> {
-        LEFT.with(|left| left.set(Some(n)));
-        let result = catch_unwind(AssertUnwindSafe(f));
-        LEFT.with(|left| left.set(None));
-        match result {
-            Ok(value) => Some(value),
-            Err(what) if what.is::<Killed>() => None,
-            Err(what) => resume_unwind(what),
-        }
-    }
-}
 
 /// By name and key: the value and its sequence number.
 type Values = HashMap<(Vec<u8>, Vec<u8>), (Vec<u8>, u64)>;
