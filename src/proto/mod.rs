@@ -7,4 +7,5 @@ pub mod ipc;
 pub mod lifecycle;
 pub mod listen;
 pub mod preload;
+pub mod upstream;
 pub mod zone;

@@ -43,6 +43,7 @@
 
 mod atomic;
 pub mod ends;
+pub mod failures;
 pub mod lifecycle;
 mod lock;
 #[cfg(all(test, loom))]

@@ -28,6 +28,7 @@ use crate::ngx::socket::{self, Line};
 use crate::ngx::zone::{self, Zone};
 use crate::proto::ipc::{Generation, Pid, Seat, WorkerId};
 use crate::shm;
+use crate::shm::failures::Failures;
 use crate::shm::lifecycle::Life;
 use crate::shm::mesh::Mesh;
 use crate::shm::nodes::Nodes;
@@ -60,6 +61,11 @@ impl Conf {
     /// Behind the table.
     pub fn life(&self) -> Option<&'static Life> {
         shm::at(self.zone.memory()?.get(Table::SIZE / 8..)?)
+    }
+
+    /// Behind that.
+    pub fn failures(&self) -> Option<&'static Failures> {
+        shm::at(self.zone.memory()?.get((Table::SIZE + Life::SIZE) / 8..)?)
     }
 
     /// The memory of the node table, behind those.

@@ -3,6 +3,7 @@
 use crate::ngx::conf::{self, ConfError, ConfResult, Line, shown};
 use crate::proto::ipc::spin;
 use crate::proto::zone;
+use crate::shm::failures::Failures;
 use crate::shm::lifecycle::Life;
 use crate::shm::nodes::{self, Nodes};
 use crate::shm::retained;
@@ -22,8 +23,9 @@ const SPIN_CEILING: usize = 1000;
 const ZONE: usize = 1 << 20;
 /// `cc_ipc_retain` where it is not set, bytes.
 const RETAIN: usize = 1 << 20;
-/// What the zone begins with, whatever is set: the worker table, then the lives of the workers.
-pub const FIXED: usize = Table::SIZE + Life::SIZE;
+/// What the zone begins with, whatever is set: the worker table, then the lives of the workers, then
+/// the failures of the balancer's peers.
+pub const FIXED: usize = Table::SIZE + Life::SIZE + Failures::SIZE;
 
 /// How messages travel inside a generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
