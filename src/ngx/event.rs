@@ -22,6 +22,26 @@ pub fn reports_level() -> bool {
     (unsafe { ffi::ngx_event_flags } as u32 & ffi::NGX_USE_CLEAR_EVENT) == 0
 }
 
+/// Watches a connection whose handlers are set for data and for room, edge-triggered where the event
+/// method can.
+///
+/// # Safety
+/// `connection` is live, from ngx_get_connection, and not yet watched.
+pub(crate) unsafe fn watch_both(connection: *mut ffi::ngx_connection_t) -> bool {
+    let ok = ffi::NGX_OK as ffi::ngx_int_t;
+    // SAFETY: the caller's contract; the table of the event method is set in this process.
+    unsafe {
+        if let Some(add) = ffi::ngx_event_actions.add_conn {
+            return add(connection) == ok;
+        }
+        let flags = if reports_level() { 0 } else { cc_clear_event };
+        ffi::ngx_event_actions.add.is_some_and(|add| {
+            add((*connection).read, cc_read_event, flags) == ok
+                && add((*connection).write, cc_write_event, flags) == ok
+        })
+    }
+}
+
 /// What happens on a watched descriptor.
 #[derive(Clone, Copy)]
 pub struct Handlers {

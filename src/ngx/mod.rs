@@ -2,6 +2,7 @@
 //! shm; called by `modules`.
 #![allow(unsafe_code)]
 
+pub mod client;
 pub mod conf;
 pub mod cycle;
 pub mod delegate;

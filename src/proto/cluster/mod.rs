@@ -8,5 +8,7 @@ pub mod cast;
 pub mod gather;
 pub mod headers;
 pub mod membership;
+pub mod pool;
 pub mod query;
 pub mod secret;
+pub mod target;

@@ -1,0 +1,173 @@
+//! An HTTP/1.1 client on nginx's event loop: calls to workers and nodes over connections that are
+//! kept alive. It follows no redirect, and reads no more of an answer than it is allowed to.
+//!
+//! The messages are hyper's, the sockets and timers nginx's. hyper costs 1.7 us of a call where a
+//! parser of our own (httparse, no chunked coding yet) costs 0.65 us; beside the 10 us and more that a
+//! call spends in the kernel this is not worth a state machine of our own.
+//!
+//! `desk.rs` knows the connections and calls of the process, `peer.rs` one connection, `exchange.rs`
+//! one request and answer, `link.rs` the socket; `proto/cluster/pool.rs` keeps the account.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode};
+use nix::errno::Errno;
+
+pub use crate::proto::cluster::pool::PoolLimits;
+pub use crate::proto::cluster::target::sendable;
+
+mod desk;
+mod exchange;
+mod link;
+mod peer;
+
+/// Whom to call.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Endpoint {
+    /// TCP.
+    Inet(SocketAddr),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+/// How long a call may wait, in milliseconds; as in nginx, between two steps forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For the connection.
+    pub connect: u64,
+    /// For room to write.
+    pub send: u64,
+    /// For bytes of the answer.
+    pub read: u64,
+}
+
+/// A request.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// Where it goes.
+    pub endpoint: Endpoint,
+    /// The `Host` header.
+    pub host: String,
+    /// Any method but CONNECT.
+    pub method: Method,
+    /// Path and query as they are sent; [`sendable`] makes them so.
+    pub target: String,
+    /// Headers; those that belong to a connection or frame a message are the client's own.
+    pub headers: HeaderMap,
+    /// The body; empty: none.
+    pub body: Bytes,
+    /// The waits.
+    pub timeouts: Timeouts,
+    /// The longest body of an answer, in bytes, with the coding taken off.
+    pub max_body: usize,
+}
+
+/// What came back, whole.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The final status.
+    pub status: StatusCode,
+    /// All headers as they came.
+    pub headers: HeaderMap,
+    /// The body, with the chunked coding taken off.
+    pub body: Bytes,
+}
+
+/// What a call waited for in vain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Stage {
+    /// The connection.
+    #[error("connect")]
+    Connect,
+    /// Room to write.
+    #[error("send")]
+    Send,
+    /// The answer.
+    #[error("read")]
+    Read,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// Nobody listens there, or nobody can be reached.
+    #[error("connect() failed ({})", words(.0))]
+    Refused(io::Error),
+    /// The peer is too slow, or gone without a word.
+    #[error("{0} timed out")]
+    TimedOut(Stage),
+    /// The peer closed the connection.
+    #[error("connection closed before the answer was complete")]
+    Closed,
+    /// The answer is longer than allowed.
+    #[error("the answer's body is too large")]
+    TooLarge,
+    /// The peer does not speak HTTP/1, or the call cannot be put in its terms.
+    #[error("malformed: {0}")]
+    Malformed(String),
+    /// All connections are in use.
+    #[error("too many connections")]
+    Busy,
+    /// The worker had to leave.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+impl CallError {
+    /// The status that says so to a client.
+    pub fn status(&self) -> u16 {
+        match self {
+            CallError::TimedOut(_) => 504,
+            CallError::Busy | CallError::Cancelled => 503,
+            _ => 502,
+        }
+    }
+}
+
+/// An error of the kernel as nginx prints it.
+fn words(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(code) => format!("{code}: {}", Errno::from_raw(code).desc()),
+        None => error.to_string(),
+    }
+}
+
+type Done = Box<dyn FnOnce(Result<Answer, CallError>)>;
+
+/// A call on its way. Dropping it cancels the call, whose `done` is then dropped uncalled.
+#[derive(Debug)]
+#[must_use = "dropping it cancels the call"]
+pub struct Pending {
+    serial: u64,
+}
+
+impl Pending {
+    /// Lets the call go on without an owner.
+    pub fn detach(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        desk::cancel(self.serial);
+    }
+}
+
+/// Sends `call`, at once where a connection is ready. `done` is called once, from the event loop,
+/// never from within this function; it may call anything here. A kept-alive connection that turns
+/// out to be closed before a byte of the answer came is replaced by a fresh one once; a method that is
+/// not idempotent is sent again only when the peer's kernel says that it was never read.
+///
+/// Only in a worker or the single process, from its event loop.
+pub fn send(call: Call, done: impl FnOnce(Result<Answer, CallError>) + 'static) -> Pending {
+    Pending { serial: desk::send(call, Box::new(done)) }
+}
+
+/// Sets the bounds of this process's connections.
+pub fn configure(limits: PoolLimits) {
+    desk::configure(limits);
+}

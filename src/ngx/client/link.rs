@@ -1,0 +1,403 @@
+//! A non-blocking socket in nginx's event loop, as hyper reads and writes it. Readiness is nginx's
+//! flags on the connection's events, so a call costs one write and one read; nobody is woken by
+//! wakers, for whoever handles the event asks hyper to go on.
+
+use std::cell::Cell;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::pin::Pin;
+use std::ptr;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use hyper::rt::ReadBufCursor;
+use ngx::ffi;
+use nix::errno::Errno;
+use nix::sys::socket::{
+    self, AddressFamily, MsgFlags, SockFlag, SockType, SockaddrIn, SockaddrIn6, UnixAddr, sockopt,
+};
+
+use super::Endpoint;
+use crate::ngx::event;
+
+/// Why there is no connection, known at once.
+pub(super) enum NoLink {
+    /// worker_connections or file descriptors are used up.
+    Full,
+    /// The kernel refuses.
+    Refused(io::Error),
+}
+
+/// One connection. Closed when it is told so, at the latest when it is dropped.
+pub(super) struct Link {
+    connection: Cell<*mut ffi::ngx_connection_t>,
+    connected: Cell<bool>,
+    blocked: Cell<bool>,
+    moved: Cell<bool>,
+    received: Cell<bool>,
+    /// The peer no longer takes what is written; what it says may yet be read.
+    deaf: Cell<bool>,
+    reset: Cell<bool>,
+    refused: Cell<i32>,
+}
+
+/// nginx's handlers, and what its connection carries for them.
+pub(super) struct Wiring {
+    pub(super) on_read: unsafe extern "C" fn(*mut ffi::ngx_event_t),
+    pub(super) on_write: unsafe extern "C" fn(*mut ffi::ngx_event_t),
+}
+
+impl Link {
+    /// Begins to connect. nginx may close idle connections of its own to make room, so nothing of
+    /// ours may be borrowed meanwhile.
+    pub(super) fn connect(to: &Endpoint, wiring: &Wiring) -> Result<Rc<Link>, NoLink> {
+        let fd = socket_for(to)?;
+        let raw = fd.as_raw_fd();
+        // SAFETY: called in a worker (or the single process) whose event module is initialised; the
+        // cycle and its log outlive the connection. The descriptor becomes the connection's, which
+        // closes it.
+        let connection = unsafe {
+            let log = (*ffi::ngx_cycle).log;
+            let connection = ffi::ngx_get_connection(raw, log);
+            let Some(c) = connection.as_mut() else { return Err(NoLink::Full) };
+            c.set_log_error(ffi::ngx_connection_log_error_e_NGX_ERROR_INFO);
+            c.data = ptr::null_mut();
+            (*c.read).log = log;
+            (*c.write).log = log;
+            (*c.read).handler = Some(wiring.on_read);
+            (*c.write).handler = Some(wiring.on_write);
+            connection
+        };
+        let _: RawFd = fd.into_raw_fd();
+        let link = Rc::new(Link {
+            connection: Cell::new(connection),
+            connected: Cell::new(false),
+            blocked: Cell::new(false),
+            moved: Cell::new(false),
+            received: Cell::new(false),
+            deaf: Cell::new(false),
+            reset: Cell::new(false),
+            refused: Cell::new(0),
+        });
+        // SAFETY: the connection is new and ours; its handlers are set.
+        if !unsafe { event::watch_both(connection) } {
+            return Err(NoLink::Full); // dropping the link closes it
+        }
+        match connect(raw, to) {
+            Ok(()) => link.connected.set(true),
+            Err(Errno::EINPROGRESS | Errno::EINTR) => {}
+            Err(errno) => return Err(NoLink::Refused(errno.into())),
+        }
+        // the first write finds out: on the same host it usually goes through at once
+        link.with(|_, _, write| write.set_ready(1));
+        Ok(link)
+    }
+
+    fn with<R>(
+        &self,
+        look: impl FnOnce(&mut ffi::ngx_connection_t, &mut ffi::ngx_event_t, &mut ffi::ngx_event_t) -> R,
+    ) -> Option<R> {
+        // SAFETY: null after close(); before it the connection is ours, with its two events, and
+        // `look` calls nothing that touches it.
+        unsafe {
+            let c = self.connection.get().as_mut()?;
+            let (read, write) = (c.read.as_mut()?, c.write.as_mut()?);
+            Some(look(c, read, write))
+        }
+    }
+
+    /// What the handlers find at `connection->data`.
+    pub(super) fn set_number(&self, number: usize) {
+        self.with(|c, _, _| c.data = ptr::without_provenance_mut(number));
+    }
+
+    /// An idle connection is closed when the worker leaves, and its timer does not hold the worker.
+    pub(super) fn set_idle(&self, idle: bool) {
+        self.with(|c, read, _| {
+            c.set_idle(u32::from(idle));
+            read.set_cancelable(u32::from(idle));
+        });
+    }
+
+    /// Before a call: nothing of its answer has come.
+    pub(super) fn begin(&self) {
+        self.received.set(false);
+        self.moved.set(true);
+    }
+
+    /// The connection stands.
+    pub(super) fn connected(&self) -> bool {
+        self.connected.get()
+    }
+
+    /// The kernel takes no more for now.
+    pub(super) fn blocked(&self) -> bool {
+        self.blocked.get()
+    }
+
+    /// Whether bytes went or came since the last time that it was asked.
+    pub(super) fn moved(&self) -> bool {
+        self.moved.replace(false)
+    }
+
+    /// Whether a byte came since [`Link::begin`].
+    pub(super) fn received(&self) -> bool {
+        self.received.get()
+    }
+
+    /// Why the connection was never made.
+    pub(super) fn refused(&self) -> Option<io::Error> {
+        let errno = self.refused.get();
+        (errno != 0).then(|| io::Error::from_raw_os_error(errno))
+    }
+
+    /// Whether the peer's kernel has said that it threw away what was written: the peer closed
+    /// before it read the call.
+    pub(super) fn unread(&self) -> bool {
+        self.reset.get()
+            || self.deaf.get()
+            || self.with(|c, _, _| c.fd).is_some_and(|fd| {
+                // SAFETY: the descriptor is the live connection's.
+                let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
+                let error = socket::getsockopt(&fd, sockopt::SocketError);
+                matches!(error, Ok(libc::EPIPE | libc::ECONNRESET))
+            })
+    }
+
+    /// Whether an idle connection is as it was left: neither closed nor spoken to.
+    pub(super) fn quiet(&self) -> bool {
+        let mut byte = [0u8; 1];
+        let peeked = self.with(|c, read, _| {
+            let peeked = socket::recv(c.fd, &mut byte, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT);
+            read.set_ready(0);
+            peeked
+        });
+        matches!(peeked, Some(Err(Errno::EAGAIN | Errno::EINTR)))
+    }
+
+    /// Sees to it that the timer goes off in `milliseconds` or earlier.
+    pub(super) fn alarm(&self, now: usize, milliseconds: usize) {
+        self.with(|_, read, _| {
+            if read.timer_set() == 0 || read.timer.key > now.saturating_add(milliseconds) {
+                // SAFETY: the event stays in place until close(), which takes it out of the tree.
+                unsafe { ffi::ngx_add_timer(read, milliseconds) };
+            }
+        });
+    }
+
+    /// For event methods that report readiness again and again: what is to be reported now.
+    pub(super) fn rearm(&self) -> bool {
+        if !event::reports_level() {
+            return true;
+        }
+        let ok = ffi::NGX_OK as ffi::ngx_int_t;
+        self.with(|_, read, write| {
+            // SAFETY: both are events of the live connection.
+            unsafe {
+                ffi::ngx_handle_read_event(read, 0) == ok
+                    && ffi::ngx_handle_write_event(write, 0) == ok
+            }
+        })
+        .unwrap_or(false)
+    }
+
+    /// Closes the socket and gives the connection back to nginx.
+    pub(super) fn close(&self) {
+        let connection = self.connection.replace(ptr::null_mut());
+        if !connection.is_null() {
+            // SAFETY: it was ours until now; this takes its events out of the loop, the timers and
+            // the posted queues, and closes the descriptor.
+            unsafe { ffi::ngx_close_connection(connection) };
+        }
+    }
+
+    fn receive(&self, into: &mut [MaybeUninit<u8>]) -> Poll<io::Result<usize>> {
+        let received = self.with(|c, read, _| {
+            if read.ready() == 0 {
+                return Poll::Pending;
+            }
+            loop {
+                // SAFETY: the kernel writes at most so many bytes there.
+                let n = unsafe { libc::recv(c.fd, into.as_mut_ptr().cast(), into.len(), 0) };
+                if let Ok(n) = usize::try_from(n) {
+                    // less than asked for is all there is, unless the end is known to follow
+                    if n < into.len() && all_was_read() && read.pending_eof() == 0 {
+                        read.set_ready(0);
+                    }
+                    return Poll::Ready(Ok(n));
+                }
+                match Errno::last() {
+                    Errno::EINTR => {}
+                    Errno::EAGAIN => {
+                        read.set_ready(0);
+                        return Poll::Pending;
+                    }
+                    errno => return Poll::Ready(Err(errno)),
+                }
+            }
+        });
+        match received.unwrap_or(Poll::Ready(Err(Errno::ENOTCONN))) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(n)) => {
+                if n > 0 {
+                    self.moved.set(true);
+                    self.received.set(true);
+                }
+                Poll::Ready(Ok(n))
+            }
+            Poll::Ready(Err(errno)) => {
+                self.reset.set(self.reset.get() || errno == Errno::ECONNRESET);
+                Poll::Ready(Err(errno.into()))
+            }
+        }
+    }
+
+    fn transmit(&self, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let length = parts.iter().map(|part| part.len()).sum();
+        if self.deaf.get() {
+            return Poll::Ready(Ok(length));
+        }
+        let sent = self.with(|c, _, write| {
+            if write.ready() == 0 {
+                return Poll::Pending;
+            }
+            loop {
+                match transmit(c.fd, parts) {
+                    Err(Errno::EINTR) => {}
+                    Err(Errno::EAGAIN) => {
+                        write.set_ready(0);
+                        return Poll::Pending;
+                    }
+                    // what did not go now goes when there is room
+                    Ok(n) => {
+                        if n < length {
+                            write.set_ready(0);
+                        }
+                        return Poll::Ready(Ok(n));
+                    }
+                    Err(errno) => return Poll::Ready(Err(errno)),
+                }
+            }
+        });
+        let sent = sent.unwrap_or(Poll::Ready(Err(Errno::ENOTCONN)));
+        self.blocked.set(sent.is_pending());
+        match sent {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(n)) => {
+                self.connected.set(true);
+                self.moved.set(true);
+                Poll::Ready(Ok(n))
+            }
+            Poll::Ready(Err(errno)) if !self.connected.get() => {
+                self.refused.set(errno as i32);
+                Poll::Ready(Err(errno.into()))
+            }
+            // the peer may have answered before it stopped to listen: reading tells
+            Poll::Ready(Err(Errno::EPIPE | Errno::ECONNRESET)) => {
+                self.deaf.set(true);
+                self.with(|_, read, _| read.set_ready(1));
+                Poll::Ready(Ok(length))
+            }
+            Poll::Ready(Err(errno)) => Poll::Ready(Err(errno.into())),
+        }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn transmit(fd: RawFd, parts: &[IoSlice<'_>]) -> Result<usize, Errno> {
+    match parts {
+        [part] => socket::send(fd, part, MsgFlags::MSG_NOSIGNAL),
+        _ => socket::sendmsg::<()>(fd, parts, &[], MsgFlags::MSG_NOSIGNAL, None),
+    }
+}
+
+/// Whether a read of less than what was asked for leaves nothing unreported: a level is reported
+/// again, and epoll reports an end on the side.
+fn all_was_read() -> bool {
+    // SAFETY: set when the event module was initialised in this process.
+    event::reports_level() || unsafe { ffi::ngx_use_epoll_rdhup } != 0
+}
+
+fn socket_for(to: &Endpoint) -> Result<OwnedFd, NoLink> {
+    let family = match to {
+        Endpoint::Inet(address) if address.is_ipv4() => AddressFamily::Inet,
+        Endpoint::Inet(_) => AddressFamily::Inet6,
+        Endpoint::Unix(_) => AddressFamily::Unix,
+    };
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let fd =
+        socket::socket(family, SockType::Stream, flags, None).map_err(|errno| match errno {
+            Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM => NoLink::Full,
+            _ => NoLink::Refused(errno.into()),
+        })?;
+    if family != AddressFamily::Unix {
+        // without it a call merely waits now and then
+        let _ = socket::setsockopt(&fd, sockopt::TcpNoDelay, &true);
+    }
+    Ok(fd)
+}
+
+fn connect(fd: RawFd, to: &Endpoint) -> Result<(), Errno> {
+    match to {
+        Endpoint::Inet(SocketAddr::V4(address)) => socket::connect(fd, &SockaddrIn::from(*address)),
+        Endpoint::Inet(SocketAddr::V6(address)) => {
+            socket::connect(fd, &SockaddrIn6::from(*address))
+        }
+        Endpoint::Unix(path) => socket::connect(fd, &UnixAddr::new(path)?),
+    }
+}
+
+/// What hyper reads and writes.
+pub(super) struct Stream(pub(super) Rc<Link>);
+
+impl hyper::rt::Read for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        mut into: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        // SAFETY: what is there is not made uninitialised again: the kernel only writes.
+        let room = unsafe { into.as_mut() };
+        self.0.receive(room).map_ok(|n| {
+            // SAFETY: the kernel wrote n bytes there.
+            unsafe { into.advance(n) };
+        })
+    }
+}
+
+impl hyper::rt::Write for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.0.transmit(&[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.0.transmit(parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
