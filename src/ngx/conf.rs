@@ -2,9 +2,11 @@
 //! and errors in nginx's own wording, with file and line.
 
 use std::borrow::Cow;
-use std::ffi::{CStr, c_char, c_void};
+use std::ffi::{CStr, OsString, c_char, c_void};
 use std::fmt;
 use std::marker::PhantomData;
+use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
 use std::ptr;
 
 use ngx::ffi;
@@ -13,7 +15,10 @@ use crate::ngx::cycle::Cycle;
 use crate::ngx::guard::guard;
 use crate::ngx::log::Level;
 
-pub use ffi::{NGX_CONF_1MORE, NGX_CONF_FLAG, NGX_CONF_TAKE1, NGX_DIRECT_CONF, NGX_MAIN_CONF};
+pub use ffi::{
+    NGX_CONF_1MORE, NGX_CONF_FLAG, NGX_CONF_NOARGS, NGX_CONF_TAKE1, NGX_CONF_TAKE2,
+    NGX_DIRECT_CONF, NGX_HTTP_LOC_CONF, NGX_HTTP_MAIN_CONF, NGX_HTTP_SRV_CONF, NGX_MAIN_CONF,
+};
 
 /// Why a directive was refused.
 #[derive(Debug, PartialEq, Eq)]
@@ -123,11 +128,47 @@ impl<'a> Conf<'a> {
         }
     }
 
+    /// Logs what is wrong at a place that was read before.
+    pub fn wrong(&self, line: &Line, why: &str) -> ConfError {
+        self.cycle().log(Level::Emerg, format_args!("{why} in {line}"));
+        ConfError::Logged
+    }
+
     /// `word` as nginx's size (`64k`, `32m`), in bytes.
     pub fn size(word: &[u8]) -> Option<usize> {
         let mut text = borrowed(word);
         // SAFETY: ngx_parse_size reads text.len bytes of text.data.
         usize::try_from(unsafe { ffi::ngx_parse_size(&mut text) }).ok()
+    }
+
+    /// `word` as nginx's time (`200ms`, `2s`), in milliseconds.
+    pub fn milliseconds(word: &[u8]) -> Option<usize> {
+        let mut text = borrowed(word);
+        // SAFETY: ngx_parse_time reads text.len bytes of text.data.
+        usize::try_from(unsafe { ffi::ngx_parse_time(&mut text, 0) }).ok()
+    }
+
+    /// What is in the file `name`, which is taken from the configuration's folder.
+    pub fn file(&self, name: &[u8]) -> Result<Vec<u8>, ConfError> {
+        let mut text = borrowed(name);
+        let copy = [name, b"\0"].concat();
+        text.data = copy.as_ptr().cast_mut();
+        // SAFETY: ngx_conf_full_name reads the name, NUL behind it, and puts another into the
+        // cycle's pool where it is not absolute.
+        let path = unsafe {
+            if ffi::ngx_conf_full_name(self.cycle().as_raw(), &mut text, 1) != 0 {
+                return Err(ConfError::Logged);
+            }
+            OsString::from_vec(text.as_bytes().to_vec())
+        };
+        std::fs::read(&path).map_err(|error| {
+            let why = match error.raw_os_error() {
+                Some(errno) => format!("{errno}: {}", nix::errno::Errno::from_raw(errno).desc()),
+                None => error.to_string(),
+            };
+            let path = Path::new(&path).display();
+            format!("open() \"{path}\" failed ({why})").into()
+        })
     }
 
     pub(crate) fn answer(&self, result: ConfResult) -> *mut c_char {

@@ -153,6 +153,29 @@ impl Conf<'_> {
         }
     }
 
+    /// Runs `name TEXT` as if it stood in the directive's place.
+    pub(crate) fn delegate_to(&mut self, name: &'static CStr, text: &'static CStr) -> ConfResult {
+        let word = |text: &'static CStr| ffi::ngx_str_t {
+            len: text.count_bytes(),
+            data: text.as_ptr().cast_mut().cast(),
+        };
+        let cf = self.as_raw();
+        // SAFETY: the conf's pool lives as long as the cycle, and so do the words, which are
+        // static; handlers may keep pointers to them and to the array.
+        unsafe {
+            let words = ffi::ngx_array_create((*cf).pool, 2, size_of::<ffi::ngx_str_t>());
+            let Some(array) = words.as_mut() else { return Err(ConfError::Logged) };
+            let elements = array.elts.cast::<ffi::ngx_str_t>();
+            elements.write(word(name));
+            elements.add(1).write(word(text));
+            array.nelts = 2;
+            let own = std::mem::replace(&mut (*cf).args, words);
+            let result = self.delegate();
+            (*cf).args = own;
+            result
+        }
+    }
+
     /// The command that ngx_conf_handler would have found without us.
     fn own_command(&self) -> Option<(&ffi::ngx_module_t, *mut ffi::ngx_command_t)> {
         let name = self.arg(0)?;

@@ -1,6 +1,7 @@
 //! An http module: confs of the three levels, inherited inwards, and what a request keeps for the
 //! module. One C trampoline per hook over a safe trait, as in `module.rs`.
 
+use std::cell::Cell;
 use std::ffi::{c_char, c_void};
 use std::mem::{align_of, offset_of, size_of};
 use std::ptr;
@@ -112,13 +113,31 @@ pub(crate) unsafe fn conf_of<'a, M: HttpModule, T>(confs: *mut *mut c_void) -> O
     unsafe { (*confs.add((*M::table()).ctx_index)).cast::<T>().as_ref() }
 }
 
+/// Goes on with a parked request: with its body, or None when that could not be read.
+pub(crate) type Then = Box<dyn FnOnce(Option<Vec<u8>>)>;
+
 struct Kept<M: HttpModule> {
     request: *mut ffi::ngx_http_request_t,
     value: M::Context,
+    then: Cell<Option<Then>>,
 }
 
 /// What `request` keeps for `M`; made at the first call. None when memory ran out.
 pub fn context<'r, M: HttpModule>(request: &'r Request<'_>) -> Option<&'r M::Context> {
+    found::<M>(request).map(|kept| &kept.value)
+}
+
+/// Keeps `then` until the request's body is there. False when memory ran out.
+pub(crate) fn park<M: HttpModule>(request: &Request<'_>, then: Then) -> bool {
+    found::<M>(request).map(|kept| kept.then.set(Some(then))).is_some()
+}
+
+/// What was kept by [`park`].
+pub(crate) fn unpark<M: HttpModule>(request: &Request<'_>) -> Option<Then> {
+    found::<M>(request)?.then.take()
+}
+
+fn found<'r, M: HttpModule>(request: &'r Request<'_>) -> Option<&'r Kept<M>> {
     let r = request.as_raw();
     // SAFETY: ctx has room for every http module (ngx_http_create_request, ngx_http_subrequest);
     // what stands at our index is a Kept<M> that lives as long as the pool. The reference's life is
@@ -129,7 +148,7 @@ pub fn context<'r, M: HttpModule>(request: &'r Request<'_>) -> Option<&'r M::Con
             // an internal redirect has emptied ctx; what was kept is still in the pool
             *slot = kept::<M>(r).unwrap_or_else(|| keep::<M>(r)).cast();
         }
-        (*slot).cast::<Kept<M>>().as_ref().map(|kept| &kept.value)
+        (*slot).cast::<Kept<M>>().as_ref()
     }
 }
 
@@ -164,7 +183,7 @@ unsafe fn keep<M: HttpModule>(r: *mut ffi::ngx_http_request_t) -> *mut Kept<M> {
         let cleanup = ffi::ngx_pool_cleanup_add((*r).pool, size_of::<Kept<M>>());
         let Some(entry) = cleanup.as_mut() else { return ptr::null_mut() };
         let data = entry.data.cast::<Kept<M>>();
-        data.write(Kept { request: r, value: M::Context::default() });
+        data.write(Kept { request: r, value: M::Context::default(), then: Cell::new(None) });
         entry.handler = Some(drop_kept::<M>);
         data
     }

@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod conf;
+pub mod content;
 pub mod cycle;
 pub mod delegate;
 pub mod event;
@@ -14,8 +15,11 @@ pub mod log;
 pub mod lua;
 pub mod memory;
 pub mod module;
+pub mod peer;
 pub mod request;
+pub mod respond;
 pub mod socket;
+pub mod timer;
 pub mod value;
 pub mod variable;
 pub mod zone;
