@@ -3,7 +3,7 @@
 use ngx::ffi::{self, ngx_module_t};
 
 use crate::modules::ipc::{self, settings};
-use crate::modules::{listen, lua};
+use crate::modules::{cluster, listen, lua};
 use crate::ngx::conf::{self, ConfResult, directives};
 use crate::ngx::cycle::Cycle;
 use crate::ngx::module::{CoreModule, core_context, core_table};
@@ -32,6 +32,7 @@ impl CoreModule for Core {
 
     fn init_conf(cycle: Cycle<'_>, conf: &mut Conf) -> ConfResult {
         listen::init_conf(cycle, &mut conf.listen)?;
+        cluster::init_conf(cycle);
         ipc::init_conf(cycle, &mut conf.ipc)
     }
 

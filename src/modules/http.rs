@@ -2,11 +2,12 @@
 
 use ngx::ffi::{self, ngx_module_t};
 
+use crate::modules::cluster::{self, location, settings};
 use crate::modules::core::Core;
 use crate::modules::{ipc, listen, lua};
-use crate::ngx::conf::{Conf, ConfResult, directives};
+use crate::ngx::conf::{self, Conf, ConfResult, directives};
 use crate::ngx::cycle::{self, Process};
-use crate::ngx::http::{HttpModule, Inherit, http_context, http_table};
+use crate::ngx::http::{HttpModule, Inherit, LOCATION, MAIN, http_context, http_table};
 use crate::ngx::module::core_conf;
 use crate::ngx::request::Request;
 use crate::ngx::variable::{self, Variable};
@@ -16,7 +17,10 @@ pub struct Http;
 
 /// The conf of http{}.
 #[derive(Default)]
-pub struct Main {}
+pub struct Main {
+    /// Channels and nodes.
+    pub cluster: cluster::settings::Settings,
+}
 
 /// The conf of a server{} or an upstream{}.
 #[derive(Default)]
@@ -30,17 +34,23 @@ impl Inherit for Server {
 
 /// The conf of a location{}.
 #[derive(Default)]
-pub struct Location {}
+pub struct Location {
+    /// What it serves of the cluster.
+    pub cluster: cluster::location::Location,
+}
 
 impl Inherit for Location {
-    fn inherit(&mut self, _: &mut Conf<'_>, _: &Self) -> ConfResult {
-        Ok(())
+    fn inherit(&mut self, cf: &mut Conf<'_>, outer: &Self) -> ConfResult {
+        self.cluster.inherit(cf, &outer.cluster)
     }
 }
 
 /// What a request keeps.
 #[derive(Default)]
-pub struct Context {}
+pub struct Context {
+    /// The channel that it is for.
+    pub channel: cluster::channel::Noted,
+}
 
 impl HttpModule for Http {
     type Main = Main;
@@ -55,7 +65,12 @@ impl HttpModule for Http {
     fn preconfiguration(cf: &mut Conf<'_>) -> ConfResult {
         variable::add::<WorkerId>(cf)?;
         variable::add::<listen::WorkerPort>(cf)?;
+        cluster::variables::add(cf)?;
         lua::preload(cf, core_conf::<Core>(cf.cycle()).and_then(|conf| conf.lua.as_ref()))
+    }
+
+    fn postconfiguration(cf: &mut Conf<'_>, conf: &mut Main) -> ConfResult {
+        cluster::postconfiguration(cf, &mut conf.cluster)
     }
 
     fn init_process() -> Result<(), String> {
@@ -75,7 +90,27 @@ impl Variable for WorkerId {
     }
 }
 
-directives!(static mut COMMANDS: [0] = {});
+const HTTP: u32 = conf::NGX_HTTP_MAIN_CONF;
+const ANY: u32 = conf::NGX_HTTP_MAIN_CONF | conf::NGX_HTTP_SRV_CONF | conf::NGX_HTTP_LOC_CONF;
+const IN_LOCATION: u32 = conf::NGX_HTTP_LOC_CONF;
+const UP_TO_1: u32 = conf::NGX_CONF_NOARGS | conf::NGX_CONF_TAKE1;
+const UP_TO_2: u32 = UP_TO_1 | conf::NGX_CONF_TAKE2;
+
+directives!(static mut COMMANDS: [13] = {
+    "cc_channel" (Main: HTTP | conf::NGX_CONF_1MORE, MAIN) => |cf, conf| settings::cc_channel(cf, &mut conf.cluster),
+    "cc_node" (Main: HTTP | conf::NGX_CONF_TAKE1, MAIN) => |cf, conf| settings::cc_node(cf, &mut conf.cluster),
+    "cc_super" (Main: HTTP | conf::NGX_CONF_1MORE, MAIN) => |cf, conf| settings::cc_super(cf, &mut conf.cluster),
+    "cc_allow_node" (Main: HTTP | conf::NGX_CONF_1MORE, MAIN) => |cf, conf| settings::cc_allow_node(cf, &mut conf.cluster),
+    "cc_secret_file" (Main: HTTP | conf::NGX_CONF_TAKE1, MAIN) => |cf, conf| settings::cc_secret_file(cf, &mut conf.cluster),
+    "cc_cluster" (Main: HTTP | conf::NGX_CONF_TAKE1, MAIN) => |cf, conf| settings::cc_cluster(cf, &mut conf.cluster),
+    "cc_invoke" (Location: IN_LOCATION | UP_TO_1, LOCATION) => |cf, conf| location::cc_invoke(cf, &mut conf.cluster),
+    "cc_hub" (Location: IN_LOCATION | UP_TO_1, LOCATION) => |cf, conf| location::cc_hub(cf, &mut conf.cluster),
+    "cc_cast" (Location: IN_LOCATION | UP_TO_2, LOCATION) => |cf, conf| location::cc_cast(cf, &mut conf.cluster),
+    "cc_action" (Location: IN_LOCATION | conf::NGX_CONF_TAKE2, LOCATION) => |cf, conf| location::cc_action(cf, &mut conf.cluster),
+    "cc_connect_timeout" (Location: ANY | conf::NGX_CONF_TAKE1, LOCATION) => |cf, conf| location::cc_connect_timeout(cf, &mut conf.cluster),
+    "cc_send_timeout" (Location: ANY | conf::NGX_CONF_TAKE1, LOCATION) => |cf, conf| location::cc_send_timeout(cf, &mut conf.cluster),
+    "cc_read_timeout" (Location: ANY | conf::NGX_CONF_TAKE1, LOCATION) => |cf, conf| location::cc_read_timeout(cf, &mut conf.cluster),
+});
 
 static mut CONTEXT: ffi::ngx_http_module_t = http_context::<Http>();
 

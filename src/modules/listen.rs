@@ -27,6 +27,24 @@ pub struct Conf {
     listens: Listens,
     owned: Option<Owned>,
     first_port: Option<u16>,
+    /// Servers of http{} by [`conf::Conf::server_key`], with ports that all workers share.
+    plain: Vec<(usize, u16)>,
+}
+
+impl Conf {
+    /// The first port of that server{} of http{} that all workers share; nginx's default where it
+    /// has no `listen`.
+    pub fn plain_port(&self, server: usize) -> Option<u16> {
+        self.plain.iter().find(|(key, _)| *key == server).map(|(_, port)| *port)
+    }
+}
+
+/// Whether something in http{} is per_worker, in a cycle that is being configured.
+pub fn any_http_per_worker(cycle: Cycle<'_>) -> bool {
+    let conf = core_conf::<Core>(cycle);
+    let first =
+        conf.and_then(|conf| conf.listen.listens.of_worker(delegate::HTTP, Transport::Stream, 0));
+    first.is_some()
 }
 
 struct ListenDirective;
@@ -120,12 +138,15 @@ fn note(
         named: Some(Named { text: shown(text).into_owned(), place: cf.line().to_string() }),
     };
     let conf = core_conf::<Core>(cf.cycle()).ok_or(ConfError::Logged)?;
+    if let Some(port) = listen.address.port().filter(|_| cf.in_http() && !per_worker && !datagram) {
+        conf.listen.plain.push((cf.server_key(), port));
+    }
     Ok(conf.listen.listens.note(listen))
 }
 
 /// One address per worker for each noted `listen`.
 pub fn init_conf(cycle: Cycle<'_>, conf: &mut Conf) -> ConfResult {
-    let Conf { listens, owned, first_port } = conf;
+    let Conf { listens, owned, first_port, .. } = conf;
     if !listens.any_per_worker() {
         return Ok(());
     }

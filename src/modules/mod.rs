@@ -1,6 +1,7 @@
 //! WIRES. One file per `ngx_module_t`: directives, lifecycle hooks, handlers; safe code, few
 //! decisions. Here: the table that nginx reads when it loads the library.
 
+pub mod cluster;
 pub mod core;
 pub mod http;
 pub mod ipc;

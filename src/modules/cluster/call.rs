@@ -1,0 +1,122 @@
+//! One call to a worker or a node: what is taken from the request that asks for it.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+
+use super::location;
+use super::workers::Listener;
+use crate::ngx::client::{Answer, Call, Endpoint, Timeouts};
+use crate::ngx::request::Request;
+use crate::ngx::respond::Response;
+use crate::proto::cluster::headers::{self, Road, Unsendable};
+
+/// Longest body of an answer, in bytes.
+pub const ANSWER_MAX: usize = 16 << 20;
+
+/// What calls of one request have in common.
+#[derive(Clone)]
+pub struct Draft {
+    /// As the client's.
+    pub method: Method,
+    /// Those that go on.
+    pub headers: HeaderMap,
+    /// The client's.
+    pub body: Bytes,
+    /// Of the location or the channel.
+    pub timeouts: location::Timeouts,
+}
+
+impl Draft {
+    /// From `request`, for calls that go by `road`.
+    pub fn of(
+        request: &Request<'_>,
+        road: Road,
+        body: Vec<u8>,
+        timeouts: location::Timeouts,
+    ) -> Result<Draft, Unsendable> {
+        headers::check_method(request.method())?;
+        let method = Method::from_bytes(request.method()).map_err(|_| Unsendable::Method)?;
+        let all: Vec<_> = request.headers().collect();
+        let mut map = HeaderMap::new();
+        for (name, value) in headers::request(all.iter().copied(), road)? {
+            let name = HeaderName::from_bytes(name).map_err(|_| Unsendable::Name)?;
+            map.append(name, HeaderValue::from_bytes(value).map_err(|_| Unsendable::Value)?);
+        }
+        Ok(Draft { method, headers: map, body: Bytes::from(body), timeouts })
+    }
+
+    /// The call itself.
+    pub fn to(&self, place: Place, target: Cow<'_, [u8]>) -> Result<Call, Unsendable> {
+        let target = headers::target(&target)?.into_owned();
+        let time = |milliseconds: usize| milliseconds as u64;
+        Ok(Call {
+            endpoint: place.endpoint,
+            host: place.host,
+            method: self.method.clone(),
+            target: String::from_utf8(target).map_err(|_| Unsendable::Target)?,
+            headers: self.headers.clone(),
+            body: self.body.clone(),
+            timeouts: Timeouts {
+                connect: time(self.timeouts.connect),
+                send: time(self.timeouts.send),
+                read: time(self.timeouts.read),
+            },
+            max_body: ANSWER_MAX,
+        })
+    }
+}
+
+/// Where a call goes.
+#[derive(Clone)]
+pub struct Place {
+    endpoint: Endpoint,
+    host: String,
+}
+
+impl From<Listener> for Place {
+    fn from(listener: Listener) -> Place {
+        match listener {
+            Listener::Inet(address) => address.into(),
+            Listener::Unix(path) => Place {
+                endpoint: Endpoint::Unix(PathBuf::from(std::ffi::OsString::from_vec(path))),
+                host: "localhost".into(),
+            },
+        }
+    }
+}
+
+impl From<SocketAddr> for Place {
+    fn from(address: SocketAddr) -> Place {
+        Place { endpoint: Endpoint::Inet(address), host: address.to_string() }
+    }
+}
+
+/// An answer as the response to the request that asked for it.
+pub fn response(answer: Answer) -> Response {
+    let all: Vec<(&[u8], &[u8])> = answer
+        .headers
+        .iter()
+        .map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()))
+        .collect();
+    let length = all.iter().find(|(name, _)| name.eq_ignore_ascii_case(b"content-length"));
+    let status = answer.status.as_u16();
+    match headers::answer(all.iter().copied()) {
+        Ok(kept) => {
+            // for HEAD, where it does not frame anything
+            let kept = kept.into_iter().chain(length.copied());
+            let headers = kept.map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
+            Response { status, headers, body: answer.body }
+        }
+        Err(why) => Response::text(502, &format!("the answer cannot go on: {why}")),
+    }
+}
+
+/// Whether asking twice does no more than asking once.
+pub fn is_idempotent(method: &Method) -> bool {
+    method.is_idempotent()
+}

@@ -1,0 +1,303 @@
+//! `cc_cast`: one call to several, and what they answer in one JSON.
+
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use http::HeaderValue;
+
+use super::call::{Draft, Place};
+use super::channel::Channel;
+use super::location::{Location, Serves, Timeouts};
+use super::{invoke, nodes, proof, refuse, settings, workers};
+use crate::modules::http::Http;
+use crate::ngx::client::{self, Answer, CallError, Pending};
+use crate::ngx::content::{ContentHandler, Outcome, Parked};
+use crate::ngx::request::Request;
+use crate::ngx::respond::Response;
+use crate::ngx::timer::Timer;
+use crate::proto::cluster::cast::{
+    CASTS_MAX, CastId, Direction, Here, Passage, Seen, Stop, Target, Via, targets,
+};
+use crate::proto::cluster::gather::{ALREADY, Failure, Gather, already};
+use crate::proto::cluster::headers::Road;
+use crate::proto::ipc::WorkerId;
+
+const JSON: &str = "application/json";
+
+thread_local! {
+    /// Casts that this worker waits for.
+    static UNDER_WAY: Cell<usize> = const { Cell::new(0) };
+    /// Casts from above that ran in this node, as its router knows them.
+    static SEEN: RefCell<Seen> = RefCell::default();
+}
+
+/// The content handler.
+pub struct Cast;
+
+impl ContentHandler for Cast {
+    fn handle(request: &Request<'_>) -> Outcome {
+        invoke::served(request, run)
+    }
+}
+
+fn run(request: &Request<'_>, location: &Location, serves: &Serves, channel: &Channel) -> Outcome {
+    let direction = match &serves.direction {
+        None => Ok(Direction::Workers),
+        Some(value) => match value.of_request(request) {
+            None => return request.refuse(500),
+            Some(b"") => Ok(Direction::Workers),
+            Some(word) => Direction::parse(word),
+        },
+    };
+    match direction {
+        Ok(direction) => begin(request, location, channel, direction, None),
+        Err(why) => request.respond(refuse::refused(request, "cast", 400, &why.to_string())),
+    }
+}
+
+/// A cast from above, for all below: runs in the router.
+pub fn passes(
+    request: &Request<'_>,
+    location: &Location,
+    serves: &Serves,
+    channel: &Channel,
+) -> Outcome {
+    // without proof the header does not count
+    if !proof::is_local(request) {
+        return invoke::run(request, location, serves, channel);
+    }
+    let header = request.header("CC-Cast").unwrap_or_default();
+    match Passage::parse(header) {
+        Err(why) => request.respond(refuse::refused(request, "cast", 400, &why.to_string())),
+        Ok(passage) if !SEEN.with_borrow_mut(|seen| seen.note(passage.id)) => {
+            let json = already(&channel.name, Direction::Tree);
+            request.respond(Response::of(ALREADY, JSON, json))
+        }
+        Ok(passage) => begin(request, location, channel, Direction::Tree, Some(passage)),
+    }
+}
+
+fn begin(
+    request: &Request<'_>,
+    location: &Location,
+    channel: &Channel,
+    direction: Direction,
+    passage: Option<Passage>,
+) -> Outcome {
+    if UNDER_WAY.get() >= CASTS_MAX {
+        return request.respond(refuse::refused(request, "cast", 503, "too many casts"));
+    }
+    let (timeouts, channel) = (channel.timeouts(location), channel.clone());
+    request.read_body::<Http>(move |parked, body| {
+        let plan =
+            parked.with(|request| Plan::of(request, &channel, direction, passage, body, timeouts));
+        match plan {
+            Some(Ok(plan)) => plan.go(parked),
+            Some(Err(response)) => parked.respond(response),
+            None => {}
+        }
+    })
+}
+
+/// Who is asked what.
+struct Plan {
+    channel: String,
+    direction: Direction,
+    targets: Vec<Target>,
+    query: Vec<u8>,
+    workers: Draft,
+    nodes: Draft,
+    /// The header for the clients of a tree cast, or why there is none.
+    passage: Result<Option<HeaderValue>, Stop>,
+    time: usize,
+}
+
+impl Plan {
+    fn of(
+        request: &Request<'_>,
+        channel: &Channel,
+        direction: Direction,
+        passage: Option<Passage>,
+        body: Vec<u8>,
+        timeouts: Timeouts,
+    ) -> Result<Plan, Response> {
+        let refused = |status, why: &str| refuse::refused(request, "cast", status, why);
+        let draft = |road, body| {
+            Draft::of(request, road, body, timeouts).map_err(|why| refused(400, &why.to_string()))
+        };
+        let workers = draft(Road::Workers, body)?;
+        let nodes = Draft { body: workers.body.clone(), ..draft(Road::Nodes, Vec::new())? };
+        let time = match passage {
+            Some(passage) => passage.deadline as usize,
+            None => timeouts.connect + timeouts.send + timeouts.read,
+        };
+        let next = || match passage {
+            Some(passage) => passage.next(passage.deadline),
+            None => Passage::first(random(), u32::try_from(timeouts.read).unwrap_or(u32::MAX)),
+        };
+        let passage = match direction {
+            Direction::Tree => next().map(|passage| HeaderValue::from_str(&passage.header()).ok()),
+            _ => Ok(None),
+        };
+        Ok(Plan {
+            targets: asked(&channel.name, direction).map_err(|why| refused(503, &why))?,
+            channel: channel.name.clone(),
+            direction,
+            query: request.query().to_vec(),
+            workers,
+            nodes,
+            passage,
+            time,
+        })
+    }
+
+    fn go(self, parked: Parked) {
+        let gather = Gather::new(&self.channel, self.direction, self.targets.clone());
+        let wait = parked.wait();
+        let state = Rc::new(State::new(parked, gather));
+        for (number, target) in self.targets.iter().enumerate() {
+            match self.call(number, target, &state) {
+                Ok(pending) => state.pending.borrow_mut().push(pending),
+                Err(failure) => state.settle(|gather| gather.fail(number, failure)),
+            }
+        }
+        let late = Rc::downgrade(&state);
+        let timer = Timer::after(self.time, move || {
+            if let Some(state) = late.upgrade() {
+                state.settle(Gather::expire);
+                state.end_if_done();
+            }
+        });
+        state.end_if_done();
+        wait.hold((state, timer));
+    }
+
+    fn call(&self, number: usize, target: &Target, state: &Rc<State>) -> Result<Pending, Failure> {
+        let unreachable = |why: &str| Failure::Unreachable(why.into());
+        let channel = &self.channel;
+        let mut draft = Cow::Borrowed(match target.via {
+            Via::Worker(_) => &self.workers,
+            Via::Node | Via::Tree => &self.nodes,
+        });
+        let place: Place = match target.via {
+            Via::Worker(id) => {
+                let listener = workers::listener(id);
+                listener.ok_or_else(|| unreachable("no \"listen ... per_worker\""))?.into()
+            }
+            Via::Node | Via::Tree => {
+                let address = target.node.parse::<std::net::SocketAddr>();
+                address.map_err(|_| unreachable("no address"))?.into()
+            }
+        };
+        let mut path = match target.via {
+            Via::Worker(_) | Via::Node => format!("/{channel}/invoke"),
+            Via::Tree => format!("/{channel}/hub"),
+        }
+        .into_bytes();
+        if target.via == Via::Tree {
+            let header = self.passage.as_ref().map_err(|stop| unreachable(&stop.to_string()))?;
+            if let Some(header) = header {
+                draft.to_mut().headers.insert("CC-Cast", header.clone());
+            }
+        }
+        if !self.query.is_empty() {
+            path.push(b'?');
+            path.extend_from_slice(&self.query);
+        }
+        let call = draft.to(place, Cow::Owned(path));
+        let call = call.map_err(|why| Failure::Wrong(why.to_string()))?;
+        let late = Rc::downgrade(state);
+        Ok(client::send(call, move |result| {
+            if let Some(state) = late.upgrade() {
+                state.settle(|gather| took(gather, number, result));
+                state.end_if_done();
+            }
+        }))
+    }
+}
+
+fn took(gather: &mut Gather, number: usize, result: Result<Answer, CallError>) {
+    match result {
+        Ok(answer) => gather.reply(number, answer.status.as_u16(), answer.body.to_vec()),
+        Err(CallError::TimedOut(_)) => gather.fail(number, Failure::TimedOut),
+        Err(CallError::TooLarge | CallError::Malformed(_)) => {
+            gather.fail(number, Failure::Wrong("no answer that can be read".into()));
+        }
+        Err(error) => gather.fail(number, Failure::Unreachable(error.to_string())),
+    }
+}
+
+/// A cast that is under way.
+struct State {
+    gather: RefCell<Option<Gather>>,
+    parked: Cell<Option<Parked>>,
+    pending: RefCell<Vec<Pending>>,
+}
+
+impl State {
+    fn new(parked: Parked, gather: Gather) -> State {
+        UNDER_WAY.set(UNDER_WAY.get() + 1);
+        State {
+            gather: RefCell::new(Some(gather)),
+            parked: Cell::new(Some(parked)),
+            pending: RefCell::default(),
+        }
+    }
+
+    fn settle(&self, with: impl FnOnce(&mut Gather)) {
+        if let Some(gather) = self.gather.borrow_mut().as_mut() {
+            with(gather);
+        }
+    }
+
+    fn end_if_done(&self) {
+        let done = self.gather.borrow().as_ref().is_some_and(Gather::is_done);
+        if !done {
+            return;
+        }
+        let gather = self.gather.borrow_mut().take();
+        if let Some((gather, parked)) = gather.zip(self.parked.take()) {
+            let (status, json) = gather.finish();
+            parked.respond(Response::of(status, JSON, json));
+        }
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        UNDER_WAY.set(UNDER_WAY.get().saturating_sub(1));
+    }
+}
+
+/// Who is to be asked now.
+fn asked(channel: &str, direction: Direction) -> Result<Vec<Target>, String> {
+    let living = workers::living();
+    let port = |id: WorkerId| workers::listener(id).and_then(|listener| listener.port());
+    let ids: Vec<_> =
+        living.iter().map(|entry| (entry.seat.worker, port(entry.seat.worker))).collect();
+    let superior = nodes::superior(channel).map(|address| address.to_string());
+    let clients: Vec<_> = nodes::clients(channel).iter().map(ToString::to_string).collect();
+    let clients: Vec<&str> = clients.iter().map(String::as_str).collect();
+    let here = Here {
+        node: settings().map_or("", |settings| settings.node()),
+        workers: &ids,
+        router: workers::router().map(|router| router.seat.worker),
+        superior: superior.as_deref(),
+        clients: &clients,
+    };
+    targets(direction, here).map_err(|why| why.to_string())
+}
+
+fn random() -> CastId {
+    let mut id = [0; 16];
+    // without randomness the id is the process and the time, which is as unique within a cluster
+    if getrandom::fill(&mut id).is_err() {
+        let now = crate::ngx::cycle::nanoseconds().to_be_bytes();
+        let pid = crate::ngx::cycle::pid().to_be_bytes();
+        for (byte, from) in id.iter_mut().zip(now.into_iter().chain(pid)) {
+            *byte = from;
+        }
+    }
+    CastId(id)
+}

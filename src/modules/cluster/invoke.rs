@@ -1,0 +1,80 @@
+//! `cc_invoke`: an action in the worker that was reached.
+
+use super::channel::{self, Channel};
+use super::location::{Location, Serves};
+use super::{builtin, refuse};
+use crate::modules::http::Http;
+use crate::ngx::content::{ContentHandler, Outcome};
+use crate::ngx::log::Level;
+use crate::ngx::request::Request;
+use crate::ngx::respond::Response;
+use crate::ngx::value::Value;
+use crate::proto::cluster::action;
+use crate::proto::cluster::builtin::BuiltIn;
+use crate::proto::cluster::query;
+
+/// The content handler.
+pub struct Invoke;
+
+impl ContentHandler for Invoke {
+    fn handle(request: &Request<'_>) -> Outcome {
+        served(request, run)
+    }
+}
+
+/// Finds the location and the channel, and goes on with `then`.
+pub fn served(
+    request: &Request<'_>,
+    then: fn(&Request<'_>, &Location, &Serves, &Channel) -> Outcome,
+) -> Outcome {
+    let location = request.location::<Http>().map(|conf| &conf.cluster);
+    let Some((location, serves)) = location.and_then(|conf| Some((conf, conf.serves.as_ref()?)))
+    else {
+        return request.refuse(500);
+    };
+    match channel::found(request, serves.channel.as_ref()) {
+        Ok(channel) => {
+            channel::note(request, &channel);
+            then(request, location, serves, &channel)
+        }
+        Err(response) => request.respond(response),
+    }
+}
+
+/// Runs the action here.
+pub fn run(
+    request: &Request<'_>,
+    location: &Location,
+    serves: &Serves,
+    channel: &Channel,
+) -> Outcome {
+    // Lua looks for its own actions, and for ours
+    if let Some(handler) = serves.lua.filter(|_| channel.lua) {
+        return request.hand_over(handler);
+    }
+    let known = |name: &[u8]| BuiltIn::named(name).is_some() || location.action(name).is_some();
+    let Some(found) = action::first(request.query(), known) else {
+        let reason = action::unknown(request.query());
+        refuse::say_at(request, Level::Info, "unknown action", format_args!("404, {reason}"));
+        return request.respond(Response::text(404, &reason));
+    };
+    match (BuiltIn::named(&found.name), location.action(&found.name)) {
+        (Some(action), _) => builtin::serve(request, location, channel, action),
+        (None, Some(uri)) => by_uri(request, uri),
+        (None, None) => request.refuse(404),
+    }
+}
+
+/// nginx's own handlers at `uri`, which may have arguments; the request's own follow them.
+fn by_uri(request: &Request<'_>, uri: &Value) -> Outcome {
+    let Some(uri) = uri.of_request(request) else { return request.refuse(500) };
+    if !matches!(uri, [b'/' | b'@', ..]) {
+        let uri = action::shown(uri);
+        request.log(Level::Err, format_args!("cc: invalid URI \"{uri}\" of a \"cc_action\""));
+        return request.refuse(500);
+    }
+    let (path, first) = query::split(uri);
+    let args: Vec<&[u8]> =
+        [first, request.query()].into_iter().filter(|args| !args.is_empty()).collect();
+    request.redirect(path, &args.join(&b"&"[..]))
+}

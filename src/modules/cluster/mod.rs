@@ -1,0 +1,58 @@
+//! The cluster: channels whose actions run in a worker, in the router, in all workers, in other
+//! nodes. `settings` and `location` are the directives, `invoke`, `hub` and `cast` serve locations;
+//! `proto::cluster` decides, `ngx::client` calls.
+
+pub mod builtin;
+pub mod call;
+pub mod cast;
+pub mod channel;
+pub mod hub;
+pub mod invoke;
+pub mod location;
+pub mod lua;
+pub mod nodes;
+pub mod proof;
+pub mod refuse;
+pub mod settings;
+pub mod variables;
+pub mod workers;
+
+use crate::modules::core::Core;
+use crate::modules::http::Http;
+use crate::modules::listen;
+use crate::ngx::conf::{Conf, ConfResult};
+use crate::ngx::cycle::{self, Cycle};
+use crate::ngx::http::main_conf;
+use crate::ngx::log::Level;
+use crate::ngx::module::core_conf;
+
+use self::settings::Settings;
+
+/// The directives' values in force; None without http{}.
+pub fn settings() -> Option<&'static Settings> {
+    Some(&main_conf::<Http>(cycle::current()?)?.cluster)
+}
+
+/// After http{} was read.
+pub fn postconfiguration(cf: &Conf<'_>, settings: &mut Settings) -> ConfResult {
+    let listens = core_conf::<Core>(cf.cycle()).map(|conf| &conf.listen);
+    let servers = settings.seen.hubs.iter().map(|(server, _)| *server);
+    let port = listens.and_then(|listens| {
+        let mut servers = servers;
+        servers.find_map(|server| listens.plain_port(server))
+    });
+    settings.finish(cf, port, cf.cycle().has_module("ngx_http_lua_module"))
+}
+
+/// After all of the configuration was read, and worker_processes is known.
+pub fn init_conf(cycle: Cycle<'_>) {
+    let Some(main) = main_conf::<Http>(cycle) else { return };
+    if cycle.workers() > 1
+        && !listen::any_http_per_worker(cycle)
+        && let Some((_, line)) = main.cluster.seen.hubs.first()
+    {
+        let why = "several workers, and no \"listen ... per_worker\" for http";
+        let what = "\"cc_hub\" cannot reach the router";
+        cycle.log(Level::Warn, format_args!("{what}: {why} in {line}"));
+    }
+}
