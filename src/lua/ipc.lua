@@ -8,7 +8,7 @@ local receiver = require "ngx.ipc.receiver"
 local C = ffi.C
 local ffi_string = ffi.string
 local bad_argument, name_of, data_of = arguments.bad_argument, arguments.name_of, arguments.data_of
-local integer_of, is_id = arguments.integer_of, arguments.is_id
+local integer_of, is_id, timeout_of = arguments.integer_of, arguments.is_id, arguments.timeout_of
 local get_phase = ngx.get_phase
 local type, tostring, tonumber, select, error, pairs = type, tostring, tonumber, select, error, pairs
 
@@ -35,8 +35,6 @@ int ngx_cc_ipc_stats(ngx_cc_ipc_stats_t *stats);
 
 local MESSAGE, CALL = 1, 3
 local WORKERS_MAX = 1024
--- Seconds to wait for a reply, and the least and most that a semaphore waits.
-local CALL_TIMEOUT, TIMEOUT_MIN, TIMEOUT_MAX = 5, 0.001, 86400
 
 local STATES = { "starting", "live", "retiring" }
 local ERRORS = {
@@ -49,11 +47,6 @@ local ERRORS = {
     [-9] = "key too long",
 }
 local OWN_WORKER = "a handler cannot call its own worker, where handlers run in order"
--- Where waiting is legal.
-local MAY_WAIT = {
-    rewrite = true, server_rewrite = true, access = true, content = true, timer = true,
-    ssl_cert = true, ssl_session_fetch = true, ssl_client_hello = true,
-}
 
 local ipc = setmetatable({}, {
     __index = function(_, key)
@@ -244,22 +237,6 @@ function ipc.receive(name, ...)
         end
     end
     return true
-end
-
--- Seconds to wait for a reply, or why the caller cannot wait.
-local function timeout_of(options, n, fname)
-    if options ~= nil and type(options) ~= "table" then
-        bad_argument(n, fname, "table", options, 1)
-    end
-    local timeout = options and options.timeout or CALL_TIMEOUT
-    if type(timeout) ~= "number" or not (timeout > 0) then
-        error("bad timeout to '" .. fname .. "' (a positive number of seconds expected)", 3)
-    end
-    local phase = get_phase()
-    if not MAY_WAIT[phase] then
-        return nil, fname .. " cannot wait in the context of " .. phase
-    end
-    return math.max(TIMEOUT_MIN, math.min(timeout, TIMEOUT_MAX))
 end
 
 local rows

@@ -1,9 +1,17 @@
--- ngx.ipc.arguments: what the functions of ngx.ipc take, and what they say of anything else. A wrong
--- type raises, in the name of the caller's caller; a value out of bounds is nil and a reason.
+-- ngx.ipc.arguments: what the functions of ngx.ipc and ngx.cc take, and what they say of anything
+-- else. A wrong type raises, in the name of the caller's caller; a value out of bounds is nil and a reason.
 
-local type, tostring, tonumber, error = type, tostring, tonumber, error
+local get_phase = ngx.get_phase
+local type, tostring, tonumber, error, math = type, tostring, tonumber, error, math
 
 local NAME_MAX = 254
+-- Seconds to wait for a reply, and the least and most that a semaphore waits.
+local CALL_TIMEOUT, TIMEOUT_MIN, TIMEOUT_MAX = 5, 0.001, 86400
+-- Where waiting is legal.
+local MAY_WAIT = {
+    rewrite = true, server_rewrite = true, access = true, content = true, timer = true,
+    ssl_cert = true, ssl_session_fetch = true, ssl_client_hello = true,
+}
 
 local _M = {}
 
@@ -48,6 +56,22 @@ end
 -- What FFI would wrap around is nobody's id.
 function _M.is_id(number, max)
     return number >= 0 and number <= max and number % 1 == 0
+end
+
+-- Seconds to wait for a reply, or why the caller cannot wait.
+function _M.timeout_of(options, n, fname)
+    if options ~= nil and type(options) ~= "table" then
+        _M.bad_argument(n, fname, "table", options, 1)
+    end
+    local timeout = options and options.timeout or CALL_TIMEOUT
+    if type(timeout) ~= "number" or not (timeout > 0) then
+        error("bad timeout to '" .. fname .. "' (a positive number of seconds expected)", 3)
+    end
+    local phase = get_phase()
+    if not MAY_WAIT[phase] then
+        return nil, fname .. " cannot wait in the context of " .. phase
+    end
+    return math.max(TIMEOUT_MIN, math.min(timeout, TIMEOUT_MAX))
 end
 
 return _M

@@ -5,8 +5,9 @@ use std::ffi::CStr;
 
 use crate::ngx::lua::Package;
 
-/// Names that `cc_lua_preload` takes, and the package each stands for.
-pub static PACKAGES: [(&str, Package); 4] = [
+/// Names that `cc_lua_preload` takes, and the package each stands for; a package may stand under
+/// several.
+pub static PACKAGES: [(&str, Package); 6] = [
     ("ngx.ipc", package(c"ngx.ipc", c"=ngx.ipc", include_str!("ipc.lua"))),
     (
         "ngx.ipc",
@@ -15,6 +16,11 @@ pub static PACKAGES: [(&str, Package); 4] = [
     (
         "ngx.ipc",
         package(c"ngx.ipc.receiver", c"=ngx.ipc.receiver", include_str!("ipc_receiver.lua")),
+    ),
+    ("ngx.cc", package(c"ngx.cc", c"=ngx.cc", include_str!("cc.lua"))),
+    (
+        "ngx.cc",
+        package(c"ngx.ipc.arguments", c"=ngx.ipc.arguments", include_str!("ipc_arguments.lua")),
     ),
     ("ngx.worker", package(c"resty.core.worker", c"=ngx.cc.worker", include_str!("worker.lua"))),
 ];

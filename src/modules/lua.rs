@@ -1,5 +1,7 @@
 //! `cc_lua_preload`: which of our Lua packages `require` finds without a `lua_package_path`.
 
+use std::collections::BTreeMap;
+
 use crate::lua::PACKAGES;
 use crate::ngx::conf::{Conf, ConfError, ConfResult, shown};
 use crate::ngx::lua;
@@ -24,7 +26,10 @@ pub fn directive(cf: &mut Conf<'_>, preload: &mut Option<Preload>) -> ConfResult
 /// preconfiguration: later, init_by_lua would be over.
 pub fn preload(cf: &Conf<'_>, preload: Option<&Preload>) -> ConfResult {
     let preload = preload.unwrap_or(&Preload::All);
-    let chosen = PACKAGES.iter().filter(|(name, _)| preload.has(name));
-    lua::preload(cf, chosen.map(|(_, package)| package))?;
+    let mut chosen = BTreeMap::new();
+    for (_, package) in PACKAGES.iter().filter(|(name, _)| preload.has(name)) {
+        chosen.insert(package.name, package);
+    }
+    lua::preload(cf, chosen.into_values())?;
     Ok(())
 }

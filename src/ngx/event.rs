@@ -190,6 +190,12 @@ impl Deferred {
         unsafe { ffi::ngx_post_event(&mut *self.event, &raw mut ffi::ngx_posted_next_events) };
     }
 
+    /// In this turn of the event loop, once what runs now has returned.
+    pub fn soon(&mut self) {
+        // SAFETY: as for next_turn; ngx_event_process_posted goes on until the queue is empty.
+        unsafe { ffi::ngx_post_event(&mut *self.event, &raw mut ffi::ngx_posted_events) };
+    }
+
     /// In `milliseconds`; `holds` keeps a leaving worker until then.
     pub fn after(&mut self, milliseconds: usize, holds: bool) {
         self.event.set_cancelable(u32::from(!holds));

@@ -103,20 +103,26 @@ impl Semaphore {
 /// request ends in whatever way, `ngx.exit` included. It lives in that request's pool.
 pub struct Guard {
     semaphore: Semaphore,
-    ended: fn(),
+    ended: fn(u32),
+    tag: u32,
     armed: bool,
 }
 
 impl Guard {
-    /// Over the timer whose request is at `request`; posts to `semaphore` and calls `ended`. None
-    /// when memory ran out.
-    pub fn over(request: Address, semaphore: Semaphore, ended: fn()) -> Option<Address> {
+    /// Over the timer whose request is at `request`; posts to `semaphore` and calls `ended` with
+    /// `tag`. None when memory ran out.
+    pub fn over(
+        request: Address,
+        semaphore: Semaphore,
+        ended: fn(u32),
+        tag: u32,
+    ) -> Option<Address> {
         // SAFETY: Lua hands over the running request, as lua-resty-core does for its own calls.
         let request = unsafe { request.0.cast::<ffi::ngx_http_request_t>().as_ref() }?;
         // SAFETY: the pool of a live request; the cleanup's data has the size asked for.
         unsafe {
             let cleanup = ffi::ngx_pool_cleanup_add(request.pool, size_of::<Guard>()).as_mut()?;
-            cleanup.data.cast::<Guard>().write(Guard { semaphore, ended, armed: true });
+            cleanup.data.cast::<Guard>().write(Guard { semaphore, ended, tag, armed: true });
             cleanup.handler = Some(on_thread_end);
             Some(Address(cleanup.data))
         }
@@ -127,7 +133,7 @@ impl Guard {
         // SAFETY: Lua calls this in the light thread itself, so its request's pool still lives.
         if let Some(guard) = unsafe { guard.0.cast::<Guard>().as_mut() } {
             if mem::take(&mut guard.armed) {
-                (guard.ended)();
+                (guard.ended)(guard.tag);
                 guard.semaphore.post();
             }
         }
@@ -136,6 +142,29 @@ impl Guard {
 
 unsafe extern "C" fn on_thread_end(guard: *mut c_void) {
     crate::ngx::guard::guard("ipc receiver", (), || Guard::pass(Address(guard)));
+}
+
+/// Bytes that Lua may read until the next call of the function that handed them out.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Bytes {
+    at: *const u8,
+    len: usize,
+}
+
+// SAFETY: only read by Lua, in the single-threaded process that it belongs to.
+unsafe impl Send for Bytes {}
+
+impl Bytes {
+    /// These.
+    pub fn of(bytes: &[u8]) -> Bytes {
+        Bytes { at: bytes.as_ptr(), len: bytes.len() }
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.len
+    }
 }
 
 /// The bytes of a Lua string that an exported function was called with.

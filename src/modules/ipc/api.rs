@@ -3,7 +3,7 @@
 use super::retaining;
 use super::sending::{Letter, Reach, Unsent};
 use super::worker::{self, Worker};
-use crate::ngx::lua::{Address, Guard, Out, Semaphore, Text, exported};
+use crate::ngx::lua::{Address, Bytes, Guard, Out, Semaphore, Text, exported};
 use crate::proto::ipc::frame::Kind;
 use crate::proto::ipc::outbox::Refused;
 use crate::proto::ipc::{Pid, Seat, WorkerId};
@@ -31,10 +31,8 @@ const FAILURE: u32 = Kind::Failure as u32;
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Mail {
-    name: *const u8,
-    name_len: usize,
-    data: *const u8,
-    data_len: usize,
+    name: Bytes,
+    data: Bytes,
     sender: u32,
     worker: u32,
     /// 1 message, 3 call, 4 reply, 5 failure, as on the wire.
@@ -46,20 +44,16 @@ pub struct Mail {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Item {
-    key: *const u8,
-    key_len: usize,
-    value: *const u8,
-    value_len: usize,
+    key: Bytes,
+    value: Bytes,
     sequence: u64,
 }
 
 impl Item {
     fn of(copy: &retaining::Copy) -> Item {
         Item {
-            key: copy.key.as_ptr(),
-            key_len: copy.key.len(),
-            value: copy.value.as_ptr(),
-            value_len: copy.value.len(),
+            key: Bytes::of(&copy.key),
+            value: Bytes::of(&copy.value),
             sequence: copy.sequence,
         }
     }
@@ -164,10 +158,8 @@ exported! {
                 _ => worker.deputy_waits(),
             };
             let row = taken.map(|taken| Mail {
-                name: taken.name.0,
-                name_len: taken.name.1,
-                data: taken.data.0,
-                data_len: taken.data.1,
+                name: taken.name,
+                data: taken.data,
                 sender: taken.sender.0,
                 worker: u32::from(taken.seat.worker.0),
                 kind: taken.kind as u32,
@@ -205,7 +197,7 @@ exported! {
     /// when it ends or passes its work on. NULL when memory ran out.
     fn ngx_cc_ipc_guard(request: Address, sema: Address, post: Address) -> Address, Address::NULL, {
         let guard = Semaphore::new(sema, post)
-            .and_then(|semaphore| Guard::over(request, semaphore, worker::receiver_ended));
+            .and_then(|semaphore| Guard::over(request, semaphore, worker::receiver_ended, 0));
         if guard.is_some() {
             worker::with(Worker::receiver_began);
         }

@@ -1,7 +1,7 @@
 //! How this worker leaves: its last words, and what becomes of the mail that nobody will read.
 
 use super::alive;
-use super::mailbox::Next;
+use super::mailbox::{Next, Place};
 use super::peer::Peer;
 use super::worker::{LINGER, Worker};
 use crate::ngx::{cycle, socket};
@@ -75,7 +75,12 @@ impl Worker {
         loop {
             self.mailbox.new_turn();
             match self.mailbox.take() {
-                Next::Mail(_) | Next::Dropped(Counter::Lost) => lost += 1,
+                Next::Mail(taken) => {
+                    lost += 1;
+                    self.aside -= usize::from(taken.place == Place::Aside).min(self.aside);
+                }
+                Next::Native(..) | Next::Dropped(Counter::Lost) => lost += 1,
+                Next::Aside(_) => {}
                 Next::Hello(seat, send) => self.greet(seat, send),
                 Next::Dropped(counter) => self.count(counter, 1),
                 Next::Later => {}

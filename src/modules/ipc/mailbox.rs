@@ -1,11 +1,14 @@
 //! What has arrived for this worker: records in its rings and on its line, and notes to itself.
-//! Hands out one message at a time, up to a budget per turn of the event loop.
+//! Hands out one message at a time, up to a budget per turn of the event loop. What is native goes
+//! to `native` at once; what Lua cannot take yet can be put aside, so that it stops nobody.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use super::native;
 use super::rings::Reader;
 use super::sending::Letter;
+use crate::ngx::lua::Bytes;
 use crate::ngx::socket;
 use crate::proto::ipc::assemble::{Assembled, Assembler, Message};
 use crate::proto::ipc::frame::{Kind, RECORD};
@@ -29,24 +32,35 @@ pub struct Taken {
     pub sender: Pid,
     /// The sender's seat.
     pub seat: Seat,
-    /// Address and length of the name.
-    pub name: (*const u8, usize),
-    /// Address and length of the data.
-    pub data: (*const u8, usize),
-    /// Whether this worker sent it to itself.
-    pub note: bool,
+    /// The name.
+    pub name: Bytes,
+    /// The data.
+    pub data: Bytes,
+    /// Whence it was taken.
+    pub place: Place,
+}
+
+/// Whence a message is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A ring or the line.
+    Wire,
+    /// A note of this worker to itself.
+    Note,
+    /// What was put aside.
+    Aside,
 }
 
 impl Taken {
-    fn of(message: &Message<'_>, note: bool) -> Taken {
+    fn of(message: &Message<'_>, place: Place) -> Taken {
         Taken {
             kind: message.kind,
             call: message.call,
             sender: message.sender,
             seat: message.seat,
-            name: (message.name.as_ptr(), message.name.len()),
-            data: (message.data.as_ptr(), message.data.len()),
-            note,
+            name: Bytes::of(message.name),
+            data: Bytes::of(message.data),
+            place,
         }
     }
 }
@@ -55,6 +69,10 @@ impl Taken {
 pub enum Next {
     /// A message for a handler.
     Mail(Taken),
+    /// A message was put aside.
+    Aside(Place),
+    /// A native message, which is taken care of, of so many bytes; and what to count it as besides.
+    Native(usize, Option<Counter>),
     /// A worker of another generation, and the send end of its line.
     Hello(Seat, OwnedFd),
     /// A message that no handler may see, and what to count it as.
@@ -79,6 +97,20 @@ impl Note {
     }
 }
 
+/// A message put aside.
+struct Aside {
+    note: Note,
+    sender: Pid,
+    seat: Seat,
+}
+
+impl Aside {
+    fn message(&self) -> Message<'_> {
+        let Aside { note: Note { kind, call, name, data }, sender, seat } = self;
+        Message { kind: *kind, call: *call, sender: *sender, seat: *seat, name, data }
+    }
+}
+
 /// The mailbox of one worker.
 pub struct Mailbox {
     me: (Pid, Seat),
@@ -92,6 +124,13 @@ pub struct Mailbox {
     /// The note that was handed out last.
     note: Option<Note>,
     notes_next: bool,
+    /// In the order of their arrival, and their bytes.
+    aside: VecDeque<Aside>,
+    aside_bytes: usize,
+    /// The one that was handed out last.
+    kept: Option<Aside>,
+    /// A message that has been seen, and is handed out next.
+    front: Option<Taken>,
     budget: (usize, usize),
 }
 
@@ -110,6 +149,10 @@ impl Mailbox {
             note_bytes: 0,
             note: None,
             notes_next: false,
+            aside: VecDeque::new(),
+            aside_bytes: 0,
+            kept: None,
+            front: None,
             budget: (BUDGET, BUDGET_BYTES),
         }
     }
@@ -146,57 +189,120 @@ impl Mailbox {
         Ok(())
     }
 
-    /// Takes what comes next; the bytes of the message before are gone.
+    /// Takes what comes next for Lua; the bytes of the message before are gone.
     #[inline]
     pub fn take(&mut self) -> Next {
+        if let Some(front) = self.front.take() {
+            return Next::Mail(front);
+        }
+        if !self.aside.is_empty() {
+            return self.take_aside();
+        }
+        self.next(false)
+    }
+
+    /// Takes in what comes next and puts it aside, where it is for Lua.
+    pub fn put_aside(&mut self) -> Next {
+        self.next(true)
+    }
+
+    /// Whether a message has been seen and is about to be taken; the next ones cannot be seen before.
+    pub fn has_front(&self) -> bool {
+        self.front.is_some()
+    }
+
+    /// Whether a message for Lua is known to be there.
+    pub fn has_mail(&self) -> bool {
+        self.front.is_some() || !self.aside.is_empty()
+    }
+
+    /// Bytes put aside.
+    pub fn aside_bytes(&self) -> usize {
+        self.aside_bytes
+    }
+
+    /// What was taken is to be taken again, before anything else is.
+    pub fn put_back(&mut self, taken: Taken) {
+        self.front = Some(taken);
+    }
+
+    fn take_aside(&mut self) -> Next {
+        if self.budget.0 == 0 || self.budget.1 == 0 {
+            return Next::Later;
+        }
+        let Some(aside) = self.aside.pop_front() else { return Next::Empty };
+        self.aside_bytes -= aside.note.size();
+        let taken = Taken::of(&self.kept.insert(aside).message(), Place::Aside);
+        self.charge(taken.data.len());
+        Next::Mail(taken)
+    }
+
+    fn charge(&mut self, bytes: usize) {
+        self.budget.0 = self.budget.0.saturating_sub(1);
+        self.budget.1 = self.budget.1.saturating_sub(bytes);
+    }
+
+    #[inline]
+    fn next(&mut self, aside: bool) -> Next {
         self.assembler.release();
         self.note = None;
+        self.kept = None;
         if self.budget.0 == 0 || self.budget.1 == 0 {
             return Next::Later;
         }
         // by turns, so that neither a flood from outside nor one from within holds the other up
         self.notes_next = !self.notes_next;
-        let next = match self.notes_next.then(|| self.take_note()).flatten() {
-            Some(note) => Next::Mail(note),
-            None => self.take_record(),
+        let next = match self.notes_next.then(|| self.take_note(aside)).flatten() {
+            Some(note) => note,
+            None => self.take_record(aside),
         };
         let next = match next {
-            Next::Empty => self.take_note().map_or(Next::Empty, Next::Mail),
+            Next::Empty => self.take_note(aside).unwrap_or(Next::Empty),
             next => next,
         };
-        if let Next::Mail(taken) = &next {
-            self.budget.0 -= 1;
-            self.budget.1 = self.budget.1.saturating_sub(taken.data.1);
+        match &next {
+            Next::Mail(taken) => self.charge(taken.data.len()),
+            Next::Aside(_) => self.charge(self.aside.back().map_or(0, |a| a.note.data.len())),
+            Next::Native(bytes, _) => self.charge(*bytes),
+            _ => {}
         }
         next
     }
 
-    fn take_note(&mut self) -> Option<Taken> {
-        let note = self.note.insert(self.notes.pop_front()?);
+    fn take_note(&mut self, aside: bool) -> Option<Next> {
+        let note = self.notes.pop_front()?;
         self.note_bytes -= note.size();
-        let Note { kind, call, name, data } = note;
         let (sender, seat) = self.me;
-        Some(Taken::of(&Message { kind: *kind, call: *call, sender, seat, name, data }, true))
+        if aside {
+            self.aside_bytes += note.size();
+            self.aside.push_back(Aside { note, sender, seat });
+            return Some(Next::Aside(Place::Note));
+        }
+        let Note { kind, call, name, data } = self.note.insert(note);
+        let message = Message { kind: *kind, call: *call, sender, seat, name, data };
+        Some(Next::Mail(Taken::of(&message, Place::Note)))
     }
 
-    fn take_record(&mut self) -> Next {
-        if let Some(rings) = &mut self.rings {
+    fn take_record(&mut self, aside: bool) -> Next {
+        let Mailbox { rings, line, line_ready, record, assembler, me, .. } = self;
+        let mut aside = aside.then_some((&mut self.aside, &mut self.aside_bytes));
+        if let Some(rings) = rings {
             while rings.ready() {
                 let record = rings.record().unwrap_or_default();
-                if let Some(next) = handed_on(self.assembler.accept(record, self.me.0), None) {
+                if let Some(next) = handed_on(assembler.accept(record, me.0), None, &mut aside) {
                     return next;
                 }
             }
         }
-        while self.line_ready {
+        while *line_ready {
             // no error but EAGAIN can come, or the end after a hang-up: this process holds the
             // other end, too
-            let Ok((length, passed)) = socket::receive(self.line.as_fd(), &mut self.record) else {
-                self.line_ready = false;
+            let Ok((length, passed)) = socket::receive(line.as_fd(), record) else {
+                *line_ready = false;
                 break;
             };
-            let record = self.record.get(..length).unwrap_or_default();
-            if let Some(next) = handed_on(self.assembler.accept(record, self.me.0), passed) {
+            let record = record.get(..length).unwrap_or_default();
+            if let Some(next) = handed_on(assembler.accept(record, me.0), passed, &mut aside) {
                 return next;
             }
         }
@@ -217,9 +323,25 @@ impl Mailbox {
 
 /// What a record led to, where that concerns anybody.
 #[inline]
-fn handed_on(assembled: Assembled<'_>, passed: Option<OwnedFd>) -> Option<Next> {
+fn handed_on(
+    assembled: Assembled<'_>,
+    passed: Option<OwnedFd>,
+    aside: &mut Option<(&mut VecDeque<Aside>, &mut usize)>,
+) -> Option<Next> {
     match (assembled, passed) {
-        (Assembled::Whole(message), _) => Some(Next::Mail(Taken::of(&message, false))),
+        (Assembled::Whole(message), _) if message.kind.is_native() => {
+            Some(Next::Native(message.data.len(), native::accept(&message)))
+        }
+        (Assembled::Whole(message), _) => Some(match aside {
+            Some((aside, bytes)) => {
+                let Message { kind, call, sender, seat, name, data } = message;
+                let note = Note { kind, call, name: name.into(), data: data.into() };
+                **bytes += note.size();
+                aside.push_back(Aside { note, sender, seat });
+                Next::Aside(Place::Wire)
+            }
+            None => Next::Mail(Taken::of(&message, Place::Wire)),
+        }),
         (Assembled::Hello(seat), Some(send)) => Some(Next::Hello(seat, send)),
         (Assembled::More | Assembled::Hello(_), _) => None,
         (Assembled::Stranger, _) => Some(Next::Dropped(Counter::Stranger)),

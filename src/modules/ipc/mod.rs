@@ -1,10 +1,14 @@
 //! Messages between workers: the shared zone, what the master makes for each generation, and the
 //! hooks that give a worker its part in it (`worker`). `settings` has the directives, `api` is what
-//! Lua calls.
+//! Lua calls. `native` calls actions in other workers without Lua, `actions` answers them, where an
+//! action is a Lua function with the light threads of `functions`.
 
+pub mod actions;
 pub mod api;
+pub mod functions;
 pub mod leaving;
 pub mod mailbox;
+pub mod native;
 pub mod peer;
 pub mod receiving;
 pub mod retaining;

@@ -3,7 +3,8 @@
 use std::os::fd::AsFd;
 
 use super::alive;
-use super::mailbox::{Next, Taken};
+use super::mailbox::{Next, Place, Taken};
+use super::native;
 use super::rings::Bells;
 use super::worker::Worker;
 use crate::ngx::lua::Semaphore;
@@ -21,6 +22,9 @@ const CLOSING: usize = 20;
 const LOOKS: usize = 64;
 /// How many such looks a receiver takes in one turn of the event loop.
 const LOOKS_A_TURN: usize = 32;
+/// Bytes that are put aside for a receiver whose handler has yielded, where native messages may lie
+/// behind them.
+const ASIDE: usize = 8 << 20;
 
 impl Worker {
     /// The next message for this worker. None: wait for the semaphore, which is posted when there
@@ -29,6 +33,11 @@ impl Worker {
     pub fn take(&mut self) -> Option<Taken> {
         let taken = self.take_or_rest(false);
         self.waiting = taken.is_none();
+        self.posted = false;
+        if taken.is_some() && native::in_use() {
+            // which tells whether the handler has yielded
+            self.next_turn();
+        }
         taken
     }
 
@@ -54,18 +63,37 @@ impl Worker {
     }
 
     fn take_or_rest(&mut self, deputy: bool) -> Option<Taken> {
+        let taken = self.next(false)?;
+        // what the deputy puts aside no handler has seen: it is lost with this process
+        let stays = deputy && !matches!(taken.kind, Kind::Reply | Kind::Failure);
+        let was = taken.place == Place::Aside;
+        if !stays {
+            self.count(Counter::Received, 1);
+        }
+        self.aside = self.aside + usize::from(stays) - usize::from(was).min(self.aside);
+        let held = self.held + usize::from(stays);
+        self.hold(held.saturating_sub(usize::from(taken.place != Place::Wire)));
+        Some(taken)
+    }
+
+    /// The next message for Lua, or to be put aside; None where nothing is left in this turn.
+    fn next(&mut self, aside: bool) -> Option<Taken> {
         loop {
-            match self.mailbox.take() {
-                Next::Mail(taken) => {
-                    // what the deputy puts aside no handler has seen: it is lost with this process
-                    let aside = deputy && !matches!(taken.kind, Kind::Reply | Kind::Failure);
-                    if aside {
-                        self.aside += 1;
-                    } else {
-                        self.count(Counter::Received, 1);
+            let next = if aside { self.mailbox.put_aside() } else { self.mailbox.take() };
+            match next {
+                Next::Mail(taken) => return Some(taken),
+                Next::Aside(place) => {
+                    self.aside += 1;
+                    self.hold(self.held + usize::from(place == Place::Wire));
+                    if self.mailbox.aside_bytes() >= self.limits.queue.min(ASIDE) {
+                        return None;
                     }
-                    self.hold(self.held + usize::from(aside) - usize::from(taken.note));
-                    return Some(taken);
+                }
+                Next::Native(_, counter) => {
+                    self.count(Counter::Received, 1);
+                    if let Some(counter) = counter {
+                        self.count(counter, 1);
+                    }
                 }
                 Next::Hello(seat, send) => self.greet(seat, send),
                 Next::Dropped(counter) => self.count(counter, 1),
@@ -81,6 +109,26 @@ impl Worker {
                 }
                 Next::Empty => {}
             }
+        }
+    }
+
+    /// Takes in what needs no Lua. True: the next message does.
+    fn sift(&mut self) -> bool {
+        if !self.mailbox.has_mail() {
+            match self.next(false) {
+                Some(taken) => self.mailbox.put_back(taken),
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// The same past messages that Lua cannot take now, up to a bound. Those are lost with this
+    /// process, so only where there may be something behind them.
+    fn sift_past(&mut self) {
+        let room = self.mailbox.aside_bytes() < self.limits.queue.min(ASIDE);
+        if room && !self.mailbox.has_front() && native::in_use() {
+            self.next(true);
         }
     }
 
@@ -147,6 +195,7 @@ impl Worker {
         self.receiver = Some(receiver);
         self.deputy = Some(deputy);
         self.waiting = false;
+        self.posted = false;
         self.deputy_waiting = true;
         self.stay_awake();
         true
@@ -182,9 +231,12 @@ impl Worker {
     /// serves can talk.
     pub(super) fn on_retiring(&mut self) {
         self.wake_deputy(); // without calls it ends
-        let Some(events) = self.events.as_mut().filter(|_| self.receiver.is_some()) else { return };
-        let own = self.receivers + usize::from(events.linger.is_set());
-        if !self.waiting || event::others_hold(own) {
+        let (threads, waiting) = native::threads();
+        let any = self.receiver.is_some() || threads > 0;
+        let Some(events) = self.events.as_mut().filter(|_| any) else { return };
+        let own = self.receivers + waiting + usize::from(events.linger.is_set());
+        let busy = self.receiver.is_some() && !self.waiting || threads > waiting;
+        if busy || event::others_hold(own) {
             events.retiring.after(RETIRING, false);
             if self.me.state == State::Closed {
                 self.say(State::Retiring); // what came last has begun something
@@ -197,6 +249,7 @@ impl Worker {
             self.over = true;
             self.wake();
             self.wake_deputy();
+            native::end();
         }
     }
 
@@ -212,21 +265,36 @@ impl Worker {
         self.looks = LOOKS_A_TURN;
         self.crowded = self.bells.as_ref().is_some_and(|bells| bells.is_crowded(cycle::cores()));
         match &self.receiver {
-            Some(receiver) if self.waiting => {
-                receiver.post();
-                self.waiting = false;
-                self.stay_awake();
+            Some(_) if self.waiting => {
+                if self.sift() || self.over {
+                    self.post();
+                }
             }
+            Some(_) if self.posted => {}
             // its handler has yielded, or it has not begun
-            Some(_) if self.calls > 0 => self.wake_deputy(),
-            Some(_) => {}
+            Some(_) => {
+                self.sift_past();
+                if self.calls > 0 {
+                    self.wake_deputy();
+                }
+            }
             // what comes when the receivers have ended is lost with the worker, and counted so
-            None if self.grace || self.over => {}
+            None if self.over => {}
+            None if self.grace => self.sift_past(),
             None => {
                 while self.take().is_some() {
                     self.count(Counter::Unhandled, 1);
                 }
             }
+        }
+    }
+
+    fn post(&mut self) {
+        if let Some(receiver) = &self.receiver {
+            receiver.post();
+            self.waiting = false;
+            self.posted = true;
+            self.stay_awake();
         }
     }
 

@@ -127,8 +127,9 @@ impl Worker {
         unsent
     }
 
+    /// Sends to a seat of this generation or a newer one, or of an elder.
     #[inline]
-    fn send_seat(
+    pub(super) fn send_seat(
         &mut self,
         seat: Seat,
         addressee: Addressee,

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::alive;
 use super::mailbox::Mailbox;
+use super::native;
 use super::peer::{Peer, Way};
 use super::retaining::Copy;
 use super::rings::{self, Bells, Reader};
@@ -86,6 +87,8 @@ pub struct Worker {
     pub(super) receivers: usize,
     /// The receiver waits for its semaphore.
     pub(super) waiting: bool,
+    /// That was posted, and the receiver has not come yet.
+    pub(super) posted: bool,
     /// It does so because nothing was left.
     pub(super) drained: bool,
     /// It shall end when nothing is left.
@@ -169,6 +172,7 @@ pub fn enter(
         receiver: None,
         receivers: 0,
         waiting: false,
+        posted: false,
         drained: false,
         over: false,
         deputy: None,
@@ -197,10 +201,11 @@ pub fn entered() -> bool {
 /// The event loop has ended: nothing is received any more, but exit_worker_by_lua may still send.
 pub fn close() {
     with(Worker::close);
+    native::close();
 }
 
 /// A light thread under guard has ended.
-pub fn receiver_ended() {
+pub fn receiver_ended(_: u32) {
     with(Worker::receiver_ended);
 }
 
@@ -211,6 +216,7 @@ pub fn leave() -> usize {
 
 impl Worker {
     fn listen(&mut self) -> Result<(), String> {
+        native::enter(self.limits.queue);
         let watch = |fd, handlers| {
             Watch::new(fd, Direction::Read, handlers).ok_or("worker_connections are not enough")
         };
@@ -286,6 +292,7 @@ impl Worker {
     /// Quit or reload: the worker stays for what it still serves.
     fn on_closing(&mut self) {
         self.say(State::Retiring);
+        native::retire();
         self.linger();
         if let Some(events) = &mut self.events {
             events.retiring.next_turn();

@@ -33,6 +33,18 @@ pub enum Kind {
     Failure,
     /// The retained value of that name, whose key is the data, has changed.
     Retained,
+    /// A call of an action, answered by whoever can: see `ask`.
+    Ask,
+    /// The answer to one.
+    Answer,
+}
+
+impl Kind {
+    /// Whether a message of that kind never concerns Lua's handlers.
+    #[inline]
+    pub fn is_native(self) -> bool {
+        matches!(self, Kind::Ask | Kind::Answer)
+    }
 }
 
 /// A record's header.
@@ -111,6 +123,8 @@ impl Header {
             4 => Kind::Reply,
             5 => Kind::Failure,
             6 => Kind::Retained,
+            7 => Kind::Ask,
+            8 => Kind::Answer,
             _ => return Err(FrameError::Header),
         };
         let name = first as u8;

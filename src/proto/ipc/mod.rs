@@ -1,8 +1,11 @@
 //! What a message between workers is, and who may get it: identities, limits, addresses. The
 //! pieces beside it cut messages into records (`frame`), hold back what a receiver cannot take yet
-//! (`outbox`) and put records together again (`assemble`).
+//! (`outbox`) and put records together again (`assemble`). `ask` is a call of an action between two
+//! workers, `calls` who waits for the answers.
 
+pub mod ask;
 pub mod assemble;
+pub mod calls;
 pub mod frame;
 pub mod outbox;
 pub mod spin;

@@ -1,0 +1,349 @@
+//! Calls of actions in other workers, and in this one, without Lua: over the rings, a callback for
+//! the outcome. Here is who calls and who waits; `actions` has who answers. The callbacks run from
+//! posted events of their own, never inside of another one, of a call, or of Lua.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+
+use super::actions;
+use super::sending::{Letter, Unsent};
+use super::worker;
+use crate::ngx::cycle;
+use crate::ngx::event::Deferred;
+use crate::ngx::guard::guard;
+pub use crate::proto::ipc::ask::{Ask, CallFailed, Origin, Reply};
+use crate::proto::ipc::ask::{answer, verdict};
+use crate::proto::ipc::assemble::Message;
+pub use crate::proto::ipc::calls::Outcome;
+use crate::proto::ipc::calls::{Calls, Noted};
+use crate::proto::ipc::frame::Kind;
+use crate::proto::ipc::outbox::Refused;
+use crate::proto::ipc::{Addressee, Pid, Seat, WorkerId};
+use crate::shm::slots::Counter;
+
+type Done = Box<dyn FnOnce(&Outcome)>;
+
+/// Which workers are asked; all are of the newest generation.
+#[derive(Clone, Copy, Debug)]
+pub enum Targets<'a> {
+    /// Every one.
+    All,
+    /// These.
+    Some(&'a [WorkerId]),
+}
+
+/// A call that waits; dropping it cancels: its callback is not called any more.
+#[must_use]
+#[derive(Debug)]
+pub struct Pending(u32);
+
+impl Pending {
+    /// The call goes on by itself.
+    pub fn detach(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        // dropped outside of the borrow: the callback may hold another call
+        drop(with(|native| native.cancel(self.0)));
+    }
+}
+
+/// Where an answer goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker {
+    pub(super) process: Pid,
+    pub(super) call: u32,
+}
+
+#[derive(Default)]
+struct Native {
+    calls: Calls<Done>,
+    /// Outcomes that are still to be told, with their numbers.
+    finished: VecDeque<(u32, Done, Outcome)>,
+    turn: Option<Deferred>,
+    timer: Option<Deferred>,
+    /// When the timer is due.
+    due: u64,
+    /// Name and data of what is being sent, and to whom.
+    name: Vec<u8>,
+    data: Vec<u8>,
+    seats: Vec<Seat>,
+    in_use: bool,
+    closed: bool,
+}
+
+thread_local! {
+    static NATIVE: RefCell<Native> = RefCell::default();
+}
+
+fn with<R>(f: impl FnOnce(&mut Native) -> R) -> Option<R> {
+    NATIVE.try_with(|native| f(&mut native.borrow_mut())).ok()
+}
+
+static TURN: fn() = on_turn;
+static TIMER: fn() = on_timer;
+
+/// Calls an action in one worker. `done` gets its reply, or why there is none after at most
+/// `timeout` ms.
+pub fn call(
+    worker: WorkerId,
+    ask: &Ask<'_>,
+    timeout: u64,
+    done: impl FnOnce(Result<Reply<'_>, CallFailed>) + 'static,
+) -> Pending {
+    cast(Targets::Some(&[worker]), ask, timeout, |outcome| {
+        done(outcome.iter().next().map_or(Err(CallFailed::Nobody), |(_, result)| result));
+    })
+}
+
+/// Calls an action in several workers at once. `done` gets what all of them answered, at the latest
+/// after `timeout` ms.
+pub fn cast(
+    targets: Targets<'_>,
+    ask: &Ask<'_>,
+    timeout: u64,
+    done: impl FnOnce(&Outcome) + 'static,
+) -> Pending {
+    start(targets, ask, timeout, Box::new(done))
+}
+
+fn start(targets: Targets<'_>, ask: &Ask<'_>, timeout: u64, done: Done) -> Pending {
+    let place = worker::with(|worker| (worker.me(), worker.table().current()));
+    let deadline = cycle::milliseconds() as u64 + timeout;
+    let begun = with(|native| {
+        native.in_use = true;
+        let mut seats = std::mem::take(&mut native.seats);
+        seats.clear();
+        if let Some((_, (generation, workers))) = place {
+            match targets {
+                Targets::All => seats.extend((0..workers as u16).map(|id| (generation, id))
+                    .map(|(generation, id)| Seat { generation, worker: WorkerId(id) })),
+                Targets::Some(ids) => {
+                    seats.extend(ids.iter().map(|worker| Seat { generation, worker: *worker }));
+                }
+            }
+        }
+        let (number, noted) = native.calls.begin(seats.iter().copied(), deadline, done);
+        let waits = matches!(noted, Noted::More);
+        native.settle(number, noted);
+        let mut name = std::mem::take(&mut native.name);
+        let mut data = std::mem::take(&mut native.data);
+        let good = ask.encode(&mut name, &mut data).is_some();
+        (number, waits, good, seats, name, data)
+    });
+    // no thread-local data: the process ends
+    let Some((number, waits, good, seats, name, data)) = begun else { return Pending(0) };
+    if let (Some((me, (_, workers))), true) = (place, waits) {
+        let there = |seat: Seat| usize::from(seat.worker.0) < workers;
+        for seat in seats.iter().copied() {
+            let failed = if !good {
+                Some(CallFailed::Name)
+            } else if !there(seat) {
+                Some(CallFailed::Nobody)
+            } else if seat == me.seat {
+                None
+            } else {
+                let letter = Letter { kind: Kind::Ask, call: number, name: &name, data: &data };
+                let sent = worker::with(|w| w.send_seat(seat, Addressee::Seat, letter));
+                sent.unwrap_or(Err(Unsent::Nobody)).err().map(failure)
+            };
+            if let Some(why) = failed {
+                note(number, seat, Err(why));
+            }
+        }
+        // last: the others are at work already
+        if good && there(me.seat) && seats.contains(&me.seat) {
+            let asker = Asker { process: me.pid, call: number };
+            if let Err(why) = actions::ask(asker, &name, &data) {
+                note(number, me.seat, Err(why));
+            }
+        }
+    }
+    with(|native| {
+        (native.seats, native.name, native.data) = (seats, name, data);
+        native.arm();
+    });
+    Pending(number)
+}
+
+fn failure(why: Unsent) -> CallFailed {
+    match why {
+        Unsent::Nobody | Unsent::Refused(Refused::Gone) => CallFailed::Gone,
+        Unsent::Refused(Refused::Full) => CallFailed::Full,
+        Unsent::Refused(Refused::TooLong) => CallFailed::TooLong,
+        Unsent::Refused(Refused::Name) => CallFailed::Name,
+    }
+}
+
+/// Notes an answer; what to count it as besides.
+fn note(number: u32, seat: Seat, result: Result<Reply<'_>, CallFailed>) -> Option<Counter> {
+    with(|native| {
+        let noted = native.calls.note(number, seat, result);
+        let late = matches!(noted, Noted::Late);
+        native.settle(number, noted);
+        late.then_some(Counter::Late)
+    })?
+}
+
+/// Takes a native message in; what to count it as besides.
+pub(super) fn accept(message: &Message<'_>) -> Option<Counter> {
+    let open = with(|native| {
+        native.in_use = true;
+        !native.closed
+    });
+    if !open? {
+        return None;
+    }
+    let Message { kind, call, sender, seat, name, data } = *message;
+    if kind == Kind::Answer {
+        return match answer(name, data) {
+            Some(result) => note(call, seat, result),
+            None => Some(Counter::Lost),
+        };
+    }
+    let asker = Asker { process: sender, call };
+    match actions::ask(asker, name, data) {
+        Ok(()) => None,
+        Err(why) => {
+            actions::refuse(asker, why);
+            (why == CallFailed::NoAction).then_some(Counter::Unhandled)
+        }
+    }
+}
+
+/// Gives an answer. False: it could not be sent.
+pub(super) fn give(asker: Asker, result: Result<Reply<'_>, CallFailed>) -> bool {
+    let Some(me) = worker::with(|worker| worker.me()) else { return false };
+    if asker.process == me.pid {
+        note(asker.call, me.seat, result);
+        return true;
+    }
+    let send = |result: Result<Reply<'_>, CallFailed>| {
+        let name = verdict(result.map(|reply| reply.status));
+        let data = result.map_or(&[][..], |reply| reply.body);
+        let letter = Letter { kind: Kind::Answer, call: asker.call, name: &name, data };
+        worker::with(|worker| worker.send_process(asker.process, letter))
+    };
+    match send(result) {
+        Some(Err(Unsent::Refused(Refused::TooLong))) => {
+            send(Err(CallFailed::ReplyTooLong)).is_some_and(|sent| sent.is_ok())
+        }
+        // whoever has gone waits for nothing
+        Some(Err(Unsent::Nobody)) => true,
+        sent => sent.is_some_and(|sent| sent.is_ok()),
+    }
+}
+
+impl Native {
+    fn settle(&mut self, number: u32, noted: Noted<Done>) {
+        if let Noted::Done(done, outcome) = noted {
+            self.finished.push_back((number, done, outcome));
+            self.soon();
+        }
+    }
+
+    fn cancel(&mut self, number: u32) -> Option<Done> {
+        let found = self.calls.end(number).or_else(|| {
+            let place = self.finished.iter().position(|(n, ..)| *n == number)?;
+            self.finished.remove(place).map(|(_, done, outcome)| (done, outcome))
+        });
+        let (done, outcome) = found?;
+        self.calls.recycle(outcome);
+        self.arm();
+        Some(done)
+    }
+
+    fn soon(&mut self) {
+        if !self.closed {
+            self.turn.get_or_insert_with(|| Deferred::new(&TURN)).soon();
+        }
+    }
+
+    /// One timer for all calls. Set for a call that has ended in time, it stays: the next one will
+    /// want it. A leaving worker is kept by those only that wait.
+    fn arm(&mut self) {
+        if self.closed {
+            return;
+        }
+        let timer = self.timer.get_or_insert_with(|| Deferred::new(&TIMER));
+        match self.calls.next() {
+            Some(deadline) if !timer.is_set() || deadline < self.due => {
+                // a timer that is set is not moved by less than a third of a second
+                timer.cancel();
+                self.due = deadline;
+                timer.after(deadline.saturating_sub(cycle::milliseconds() as u64) as usize, true);
+            }
+            None if cycle::exiting() => timer.cancel(),
+            _ => {}
+        }
+    }
+}
+
+fn on_timer() {
+    let now = cycle::milliseconds() as u64;
+    with(|native| {
+        while let Some((number, done, outcome)) = native.calls.expire(now) {
+            native.finished.push_back((number, done, outcome));
+        }
+        native.arm();
+    });
+    on_turn();
+}
+
+/// Answers what Rust answers, tells outcomes, and wakes who answers in Lua.
+fn on_turn() {
+    actions::work();
+    while let Some(Some((_, done, outcome))) = with(|native| native.finished.pop_front()) {
+        guard("outcome of a call", (), || done(&outcome));
+        with(|native| native.calls.recycle(outcome));
+    }
+    if cycle::exiting() {
+        with(Native::arm);
+    }
+}
+
+/// In this turn of the event loop, answers are given and outcomes told.
+pub(super) fn soon() {
+    with(Native::soon);
+}
+
+/// From now on there may be native messages behind those for Lua.
+pub(super) fn use_it() {
+    with(|native| native.in_use = true);
+}
+
+/// Whether there may be any.
+pub(super) fn in_use() -> bool {
+    with(|native| native.in_use) == Some(true)
+}
+
+/// The event loop can be used; at most `limit` bytes of asks wait.
+pub(super) fn enter(limit: usize) {
+    with(|native| native.closed = false);
+    actions::enter(limit);
+}
+
+/// The worker begins to leave.
+pub(super) fn retire() {
+    with(Native::arm);
+}
+
+/// The light threads of function actions, and how many of them wait, each by a timer.
+pub(super) fn threads() -> (usize, usize) {
+    super::functions::threads()
+}
+
+/// Those that wait shall end.
+pub(super) fn end() {
+    super::functions::end();
+}
+
+/// The event loop has ended: nobody is called back any more.
+pub(super) fn close() {
+    let old = with(|native| std::mem::replace(native, Native { closed: true, ..Native::default() }));
+    drop(old);
+    actions::close();
+}
