@@ -162,7 +162,7 @@ impl Bytes {
     }
 
     /// How many.
-    pub fn len(&self) -> usize {
+    pub fn size(&self) -> usize {
         self.len
     }
 }

@@ -51,11 +51,7 @@ pub struct Item {
 
 impl Item {
     fn of(copy: &retaining::Copy) -> Item {
-        Item {
-            key: Bytes::of(&copy.key),
-            value: Bytes::of(&copy.value),
-            sequence: copy.sequence,
-        }
+        Item { key: Bytes::of(&copy.key), value: Bytes::of(&copy.value), sequence: copy.sequence }
     }
 }
 

@@ -233,7 +233,7 @@ impl Mailbox {
         let Some(aside) = self.aside.pop_front() else { return Next::Empty };
         self.aside_bytes -= aside.note.size();
         let taken = Taken::of(&self.kept.insert(aside).message(), Place::Aside);
-        self.charge(taken.data.len());
+        self.charge(taken.data.size());
         Next::Mail(taken)
     }
 
@@ -261,7 +261,7 @@ impl Mailbox {
             next => next,
         };
         match &next {
-            Next::Mail(taken) => self.charge(taken.data.len()),
+            Next::Mail(taken) => self.charge(taken.data.size()),
             Next::Aside(_) => self.charge(self.aside.back().map_or(0, |a| a.note.data.len())),
             Next::Native(bytes, _) => self.charge(*bytes),
             _ => {}

@@ -119,8 +119,11 @@ fn start(targets: Targets<'_>, ask: &Ask<'_>, timeout: u64, done: Done) -> Pendi
         seats.clear();
         if let Some((_, (generation, workers))) = place {
             match targets {
-                Targets::All => seats.extend((0..workers as u16).map(|id| (generation, id))
-                    .map(|(generation, id)| Seat { generation, worker: WorkerId(id) })),
+                Targets::All => seats.extend(
+                    (0..workers as u16)
+                        .map(|id| (generation, id))
+                        .map(|(generation, id)| Seat { generation, worker: WorkerId(id) }),
+                ),
                 Targets::Some(ids) => {
                     seats.extend(ids.iter().map(|worker| Seat { generation, worker: *worker }));
                 }
@@ -343,7 +346,8 @@ pub(super) fn end() {
 
 /// The event loop has ended: nobody is called back any more.
 pub(super) fn close() {
-    let old = with(|native| std::mem::replace(native, Native { closed: true, ..Native::default() }));
+    let old =
+        with(|native| std::mem::replace(native, Native { closed: true, ..Native::default() }));
     drop(old);
     actions::close();
 }

@@ -266,7 +266,8 @@ impl Worker {
         self.crowded = self.bells.as_ref().is_some_and(|bells| bells.is_crowded(cycle::cores()));
         match &self.receiver {
             Some(_) if self.waiting => {
-                if self.sift() || self.over {
+                // the deputy may have put something aside before it could know that nobody has yielded
+                if self.sift() || self.aside > 0 || self.over {
                     self.post();
                 }
             }

@@ -96,7 +96,9 @@ impl CallFailed {
 /// The name under which an action of a channel is known; None where it cannot be one.
 pub fn key(name: &mut Vec<u8>, channel: &[u8], action: &[u8]) -> Option<()> {
     name.clear();
-    if channel.contains(&0) || action.contains(&0) || channel.len() + action.len() >= super::NAME_MAX
+    if channel.contains(&0)
+        || action.contains(&0)
+        || channel.len() + action.len() >= super::NAME_MAX
     {
         return None;
     }
@@ -151,9 +153,7 @@ pub fn verdict(result: Result<u16, CallFailed>) -> [u8; 3] {
 /// An answer from its name and data; None where it is none.
 pub fn answer<'a>(name: &[u8], data: &'a [u8]) -> Option<Result<Reply<'a>, CallFailed>> {
     match *name {
-        [0, low, high] => {
-            Some(Ok(Reply { status: u16::from_ne_bytes([low, high]), body: data }))
-        }
+        [0, low, high] => Some(Ok(Reply { status: u16::from_ne_bytes([low, high]), body: data })),
         [code, _, _] => CallFailed::ALL.into_iter().find(|f| *f as u8 == code).map(Err),
         _ => None,
     }

@@ -89,12 +89,7 @@ pub struct Calls<D> {
 
 impl<D> Default for Calls<D> {
     fn default() -> Self {
-        Calls {
-            last: 0,
-            calls: HashMap::new(),
-            deadlines: BTreeSet::new(),
-            spare: Vec::new(),
-        }
+        Calls { last: 0, calls: HashMap::new(), deadlines: BTreeSet::new(), spare: Vec::new() }
     }
 }
 
