@@ -12,3 +12,4 @@ pub mod pool;
 pub mod query;
 pub mod secret;
 pub mod target;
+pub mod window;
