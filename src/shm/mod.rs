@@ -50,6 +50,7 @@ mod lock;
 mod loom_tests;
 pub mod mesh;
 pub mod nodes;
+pub mod peers;
 pub mod retained;
 pub mod ring;
 #[cfg(all(test, not(loom), not(miri)))]
