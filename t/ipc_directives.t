@@ -50,7 +50,7 @@ for my $case ([ cc_ipc_transport => 'ring', qw(pigeon RING rings auto 1) ], [ cc
 }
 
 taken('cc_zone 1m;');
-taken('cc_zone 768k; cc_ipc_queue 64k; cc_ipc_max_message 64k;');
+taken('cc_zone 1m; cc_ipc_queue 64k; cc_ipc_max_message 64k;');
 taken('cc_ipc_max_message 64m;');
 taken('cc_ipc_max_message 1; cc_ipc_queue 1;');
 taken("cc_ipc_transport $_;") for qw(ring socket);

@@ -20,6 +20,8 @@ mod tests;
 pub const ID_MAX: usize = 64;
 /// Peers that are remembered.
 pub const PEERS: usize = 1024;
+/// Bytes of the table for them.
+pub const SIZE: usize = room(PEERS);
 
 /// Words of the head.
 const HEAD: usize = 16;
@@ -34,6 +36,11 @@ const MAGIC: u64 = 0x6e67_6363_7065_6501;
 /// again, where it does not.
 const UNUSED: u64 = 0;
 const FREE: u64 = 1;
+
+/// Bytes of a table for so many peers.
+pub const fn room(peers: usize) -> usize {
+    (HEAD + peers * (1 + ROW)) * 8
+}
 
 /// Why nothing was decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -75,11 +82,6 @@ struct Row<'m> {
 type Id = [u64; ID];
 
 impl<'m, A: Fn(Pid) -> bool> Peers<'m, A> {
-    /// Bytes of a table for so many peers.
-    pub const fn room(peers: usize) -> usize {
-        (HEAD + peers * (1 + ROW)) * 8
-    }
-
     /// Makes zeroed memory a table, before any other process sees it: of a life of this node that
     /// no table had before, with a random key.
     pub fn init(memory: &[AtomicU64], epoch: u64, key: [u8; 32]) -> bool {

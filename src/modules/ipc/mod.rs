@@ -21,7 +21,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicU64;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use self::settings::{FIXED, Settings, Transport};
+use self::settings::{FIXED, PEERS, Settings, Transport};
 use crate::modules::core::{Core, ngx_cc_module};
 use crate::ngx::conf::ConfResult;
 use crate::ngx::cycle::{self, Cycle, Process};
@@ -36,6 +36,7 @@ use crate::shm::failures::Failures;
 use crate::shm::lifecycle::Life;
 use crate::shm::mesh::Mesh;
 use crate::shm::nodes::Nodes;
+use crate::shm::peers::Peers;
 use crate::shm::retained::Retained;
 use crate::shm::slots::Table;
 
@@ -70,6 +71,16 @@ impl Conf {
     /// Behind that.
     pub fn failures(&self) -> Option<&'static Failures> {
         shm::at(self.zone.memory()?.get((Table::SIZE + Life::SIZE) / 8..)?)
+    }
+
+    fn peers_memory(&self) -> Option<&'static [AtomicU64]> {
+        self.zone.memory()?.get(PEERS / 8..FIXED / 8)
+    }
+
+    /// The peers of this node, behind that, as this process sees them.
+    pub fn peers(&self) -> Option<Peers<'static, fn(Pid) -> bool>> {
+        let pid = Pid(u32::try_from(cycle::pid()).ok()?);
+        Peers::attach(self.peers_memory()?, pid, alive)
     }
 
     /// The memory of the node table, behind those.
@@ -150,6 +161,7 @@ pub fn init_module(cycle: Cycle<'_>, conf: &mut Conf) {
         conf.life().map(Life::init);
         conf.retained().map(Retained::<fn(Pid) -> bool>::init);
         init_nodes(cycle, conf);
+        init_peers(cycle, conf);
         if !conf.elders.is_empty() {
             let news = "shared zone is new: old workers and new ones do not see each other";
             cycle.log(Level::Notice, format_args!("cc: {news}"));
@@ -169,15 +181,37 @@ pub fn init_module(cycle: Cycle<'_>, conf: &mut Conf) {
 /// A new node table. Another zone of the same master is the same life of the node: it keeps its
 /// epoch, which otherwise is the time of the start.
 fn init_nodes(cycle: Cycle<'_>, conf: &Conf) {
-    let old = cycle.old().and_then(core_conf::<Core>).and_then(|old| old.ipc.nodes());
-    let start = || {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        u64::try_from(now.as_millis()).unwrap_or_default()
-    };
-    let epoch = old.map_or_else(start, |old| old.epoch());
+    let epoch = old(cycle).and_then(Conf::nodes).map_or_else(now, |old| old.epoch());
     if let (Some(memory), Ok(pid)) = (conf.nodes_memory(), u32::try_from(cycle::pid())) {
         Nodes::init(memory, Pid(pid), epoch);
     }
+}
+
+/// A new table of peers. It counts the calls from 1 again, so their epoch must be a new one, too.
+fn init_peers(cycle: Cycle<'_>, conf: &Conf) {
+    let (mut key, next) =
+        ([0; 32], old(cycle).and_then(Conf::peers).map(|old| old.epoch().saturating_add(1)));
+    match getrandom::fill(&mut key) {
+        Ok(()) => {
+            let epoch = now().max(next.unwrap_or_default());
+            conf.peers_memory().map(|memory| Peers::<fn(Pid) -> bool>::init(memory, epoch, key));
+        }
+        Err(error) => {
+            let news = format_args!("cc: no random numbers, so no calls to other nodes: {error}");
+            cycle.log(Level::Alert, news);
+        }
+    }
+}
+
+/// What the configuration before this one has.
+fn old(cycle: Cycle<'_>) -> Option<&Conf> {
+    cycle.old().and_then(core_conf::<Core>).map(|old| &old.ipc)
+}
+
+/// Milliseconds, by the wall's clock.
+fn now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or_default()
 }
 
 /// Takes this worker's seat, so that everything that runs in init_worker can send.

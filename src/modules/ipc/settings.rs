@@ -6,6 +6,7 @@ use crate::proto::zone;
 use crate::shm::failures::Failures;
 use crate::shm::lifecycle::Life;
 use crate::shm::nodes::{self, Nodes};
+use crate::shm::peers;
 use crate::shm::retained;
 use crate::shm::slots::Table;
 
@@ -24,8 +25,10 @@ const ZONE: usize = 1 << 20;
 /// `cc_ipc_retain` where it is not set, bytes.
 const RETAIN: usize = 1 << 20;
 /// What the zone begins with, whatever is set: the worker table, then the lives of the workers, then
-/// the failures of the balancer's peers.
-pub const FIXED: usize = Table::SIZE + Life::SIZE + Failures::SIZE;
+/// the failures of the balancer's peers, then the peers of the node.
+pub const FIXED: usize = PEERS + peers::SIZE;
+/// Where the peers of the node begin.
+pub const PEERS: usize = Table::SIZE + Life::SIZE + Failures::SIZE;
 
 /// How messages travel inside a generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,7 +13,7 @@ struct Zone(Vec<AtomicU64>);
 
 impl Zone {
     fn new(peers: usize) -> Zone {
-        let words = Peers::<Everybody>::room(peers) / 8;
+        let words = room(peers) / 8;
         let zone = Zone((0..words).map(|_| AtomicU64::new(0)).collect());
         assert!(Peers::<Everybody>::attach(&zone.0, Pid(1), |_| true).is_none());
         assert!(Peers::<Everybody>::init(&zone.0, 42, [3; 32]));
@@ -53,7 +53,7 @@ fn a_row_holds_all_that_is_known() {
     row.set_known(&known);
     assert_eq!(row.known(), known);
     assert_eq!(zone.0.len(), HEAD + 1 + ROW);
-    assert!(Peers::<Everybody>::room(PEERS) < 320 * PEERS, "as the documentation says");
+    assert!(SIZE < 320 * PEERS, "as the documentation says");
 }
 
 #[test]
