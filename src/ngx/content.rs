@@ -201,6 +201,12 @@ impl Seat {
         }
         Some(seat)
     }
+
+    fn with<R>(&self, look: impl FnOnce(&Request<'_>) -> R) -> Option<R> {
+        let r = self.request.get();
+        // SAFETY: set to null before nginx frees it.
+        (!r.is_null()).then(|| look(&unsafe { Request::from_raw(r) }))
+    }
 }
 
 unsafe extern "C" fn on_gone(data: *mut std::ffi::c_void) {
@@ -226,9 +232,7 @@ impl Parked {
 
     /// Looks at the request; None when it is no more.
     pub fn with<R>(&self, look: impl FnOnce(&Request<'_>) -> R) -> Option<R> {
-        let r = self.0.request.get();
-        // SAFETY: set to null before nginx frees it.
-        (!r.is_null()).then(|| look(&unsafe { Request::from_raw(r) }))
+        self.0.with(look)
     }
 
     /// Answers.
@@ -272,6 +276,11 @@ impl Parked {
 pub struct Wait(Rc<Seat>);
 
 impl Wait {
+    /// Looks at the request; None when it is no more.
+    pub fn with<R>(&self, look: impl FnOnce(&Request<'_>) -> R) -> Option<R> {
+        self.0.with(look)
+    }
+
     /// Drops `held` when the request is answered or gone.
     pub fn hold(self, held: impl Sized + 'static) {
         if !self.0.request.get().is_null() {

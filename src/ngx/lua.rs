@@ -7,6 +7,7 @@ use std::mem;
 use ngx::ffi;
 
 use crate::ngx::conf::Conf;
+use crate::ngx::request::Request;
 
 /// A Lua package that is part of this library.
 pub struct Package {
@@ -165,6 +166,40 @@ impl Bytes {
     pub fn size(&self) -> usize {
         self.len
     }
+}
+
+/// Looks at the request that Lua runs for; None where that is none.
+pub fn with_request<R>(request: Address, look: impl FnOnce(&Request<'_>) -> R) -> Option<R> {
+    let r = request.0.cast::<ffi::ngx_http_request_t>();
+    // SAFETY: Lua hands over the running request, as lua-resty-core does for its own calls.
+    (!r.is_null()).then(|| look(&unsafe { Request::from_raw(r) }))
+}
+
+struct AtEnd {
+    number: u32,
+    end: fn(u32),
+}
+
+/// Calls `end(number)` when `request`, a timer's too, has ended. False when memory ran out.
+pub fn on_request_end(request: Address, number: u32, end: fn(u32)) -> bool {
+    // SAFETY: as in with_request; the cleanup's data has the size asked for, and nginx calls the
+    // handler once, when the pool is destroyed.
+    unsafe {
+        let Some(r) = request.0.cast::<ffi::ngx_http_request_t>().as_ref() else { return false };
+        let cleanup = ffi::ngx_pool_cleanup_add(r.pool, size_of::<AtEnd>());
+        let Some(cleanup) = cleanup.as_mut() else { return false };
+        cleanup.data.cast::<AtEnd>().write(AtEnd { number, end });
+        cleanup.handler = Some(on_end);
+    }
+    true
+}
+
+unsafe extern "C" fn on_end(data: *mut c_void) {
+    crate::ngx::guard::guard("request", (), || {
+        // SAFETY: on_request_end wrote it; the pool calls once.
+        let AtEnd { number, end } = unsafe { data.cast::<AtEnd>().read() };
+        end(number);
+    });
 }
 
 /// The bytes of a Lua string that an exported function was called with.

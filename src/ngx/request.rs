@@ -135,7 +135,7 @@ impl<'a> Request<'a> {
     }
 
     /// What the client has sent as its body; None where it cannot be read any more.
-    pub(crate) fn body(&self) -> Option<Vec<u8>> {
+    pub fn body(&self) -> Option<Vec<u8>> {
         // SAFETY: null or the request's, once ngx_http_read_client_request_body was called.
         let Some(body) = (unsafe { self.get().request_body.as_ref() }) else {
             return Some(Vec::new());

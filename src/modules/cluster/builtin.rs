@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::channel::Channel;
-use super::location::Location;
-use super::{hub, nodes, proof, refuse, settings, workers};
+use super::hub::{Asker, Way};
+use super::location::{Location, Timeouts};
+use super::{nodes, proof, refuse, settings, workers};
+use crate::modules::http::Http;
 use crate::ngx::content::Outcome;
 use crate::ngx::request::Request;
 use crate::ngx::respond::Response;
@@ -38,45 +40,61 @@ impl Clients {
     }
 }
 
-/// Runs the action for `request`.
+/// Serves a request for the action.
 pub fn serve(
     request: &Request<'_>,
     location: &Location,
     channel: &Channel,
     action: BuiltIn,
 ) -> Outcome {
+    let (channel, timeouts) = (channel.clone(), channel.timeouts(location));
+    request.read_body::<Http>(move |parked, body| {
+        let wait = parked.wait();
+        let done = move |response| parked.respond(response);
+        wait.with(|request| run(request, &channel, timeouts, action, body, done));
+    })
+}
+
+/// Runs the action for a request, and hands its answer to `done`.
+pub fn run(
+    request: &Request<'_>,
+    channel: &Channel,
+    timeouts: Timeouts,
+    action: BuiltIn,
+    body: Vec<u8>,
+    done: impl FnOnce(Response) + 'static,
+) {
     let name = action.name();
-    let refused = |status, why: &str| request.respond(refuse::refused(request, name, status, why));
+    let refused = |status, why: &str| refuse::refused(request, name, status, why);
     if action.changes_state() && !proof::is_local(request) {
-        return refused(403, "no proof of who asks");
+        return done(refused(403, "no proof of who asks"));
     }
-    let caller = request.peer().and_then(|peer| peer.ip());
-    let command = match command(action, request.query(), caller) {
+    let command = match command(action, request.query(), proof::caller(request)) {
         Ok(command) => command,
-        Err(why) => return refused(400, &why.to_string()),
+        Err(why) => return done(refused(400, &why.to_string())),
     };
     if action.changes_state() && !workers::am_router() {
-        return hub::forward(request, location, channel);
+        return match Way::of(request, body, timeouts) {
+            Ok(way) => way.go(Asker::Other(Box::new(done))),
+            Err(response) => done(response),
+        };
     }
-    match command {
-        Command::Stat { .. } => request.respond(stat(channel)),
+    done(match command {
+        Command::Stat { .. } => stat(channel),
         Command::Worker(port, pid) => {
             let known = workers::living().into_iter().any(|entry| {
                 let listener = workers::listener(entry.seat.worker);
                 entry.pid == pid && listener.and_then(|listener| listener.port()) == Some(port)
             });
-            match known {
-                true => request.respond(Response::text(200, "Okay.")),
-                false => refused(404, "no such worker"),
-            }
+            if known { Response::text(200, "Okay.") } else { refused(404, "no such worker") }
         }
         Command::BadWorker(_) => {
             workers::look_again();
-            request.respond(Response::text(200, "Okay."))
+            Response::text(200, "Okay.")
         }
-        Command::Nothing => request.respond(Response::text(200, "Okay.")),
+        Command::Nothing => Response::text(200, "Okay."),
         _ => refused(503, "this node has no part in a tree of nodes"),
-    }
+    });
 }
 
 fn stat(channel: &Channel) -> Response {

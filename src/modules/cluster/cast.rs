@@ -271,7 +271,7 @@ impl Drop for State {
 }
 
 /// Who is to be asked now.
-fn asked(channel: &str, direction: Direction) -> Result<Vec<Target>, String> {
+pub fn asked(channel: &str, direction: Direction) -> Result<Vec<Target>, String> {
     let living = workers::living();
     let port = |id: WorkerId| workers::listener(id).and_then(|listener| listener.port());
     let ids: Vec<_> =

@@ -34,6 +34,11 @@ impl Channel {
         })
     }
 
+    /// How long a call may take that no location makes.
+    pub fn own_timeouts(&self) -> Timeouts {
+        self.timeouts(&Location::default())
+    }
+
     /// How long a call from `location` may take.
     pub fn timeouts(&self, location: &Location) -> Timeouts {
         match self.timeout {

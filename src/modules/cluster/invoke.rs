@@ -65,16 +65,25 @@ pub fn run(
     }
 }
 
-/// nginx's own handlers at `uri`, which may have arguments; the request's own follow them.
+/// nginx's own handlers at `uri`.
 fn by_uri(request: &Request<'_>, uri: &Value) -> Outcome {
-    let Some(uri) = uri.of_request(request) else { return request.refuse(500) };
+    match target_of(request, uri) {
+        Some((path, args)) => request.redirect(&path, &args),
+        None => request.refuse(500),
+    }
+}
+
+/// The path and the arguments that `uri` means for the request, whose own arguments follow. None
+/// where that is no URI.
+pub fn target_of(request: &Request<'_>, uri: &Value) -> Option<(Vec<u8>, Vec<u8>)> {
+    let uri = uri.of_request(request)?;
     if !matches!(uri, [b'/' | b'@', ..]) {
         let uri = action::shown(uri);
         request.log(Level::Err, format_args!("cc: invalid URI \"{uri}\" of a \"cc_action\""));
-        return request.refuse(500);
+        return None;
     }
     let (path, first) = query::split(uri);
-    let args: Vec<&[u8]> =
-        [first, request.query()].into_iter().filter(|args| !args.is_empty()).collect();
-    request.redirect(path, &args.join(&b"&"[..]))
+    let args = [first, request.query()];
+    let args: Vec<&[u8]> = args.into_iter().filter(|args| !args.is_empty()).collect();
+    Some((path.to_vec(), args.join(&b"&"[..])))
 }

@@ -2,12 +2,15 @@
 //! nodes. `settings` and `location` are the directives, `invoke`, `hub` and `cast` serve locations;
 //! `proto::cluster` decides, `ngx::client` calls.
 
+pub mod api;
+pub mod api_calls;
 pub mod builtin;
 pub mod call;
 pub mod cast;
 pub mod channel;
 pub mod hub;
 pub mod invoke;
+pub mod jobs;
 pub mod location;
 pub mod lua;
 pub mod nodes;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt::Arguments;
 
 use crate::ngx::cycle;
-use crate::ngx::log::Level;
+use crate::ngx::log::{self, Level};
 use crate::ngx::request::Request;
 use crate::ngx::respond::Response;
 
@@ -60,5 +60,13 @@ pub fn say_at(request: &Request<'_>, level: Level, kind: &'static str, why: Argu
 /// The answer, and the line at warn.
 pub fn refused(request: &Request<'_>, kind: &'static str, status: u16, why: &str) -> Response {
     say_at(request, Level::Warn, kind, format_args!("{status}, {why}"));
+    Response::text(status, why)
+}
+
+/// The same where no request is at hand.
+pub fn refused_unasked(kind: &'static str, status: u16, why: &str) -> Response {
+    if may_say(kind).is_some() {
+        log::cycle(Level::Warn, format_args!("cc: {kind}: {status}, {why}"));
+    }
     Response::text(status, why)
 }

@@ -64,6 +64,11 @@ pub fn living() -> Vec<Worker> {
     with(<[Worker]>::to_vec)
 }
 
+/// Whether one of them has that number.
+pub fn lives(id: WorkerId) -> bool {
+    with(|workers| workers.iter().any(|entry| entry.seat.worker == id))
+}
+
 /// The router: the one of them with the lowest number.
 pub fn router() -> Option<Worker> {
     with(|workers| workers.first().copied())
