@@ -132,10 +132,10 @@ fn every_peer_of_many_is_found() {
 #[test]
 fn a_process_killed_at_any_store_stops_nobody() {
     let acts: [fn(&Peers<'_, Everybody>); 4] = [
-        |peers| drop(peers.next(b"a", None, 10)),
-        |peers| drop(peers.next(b"new", None, 10)),
-        |peers| drop(peers.admit(b"a", stamp(3, None), 10, [7; 16])),
-        |peers| drop(peers.admit(b"new", stamp(3, None), 10, [7; 16])),
+        |peers| _ = peers.next(b"a", None, 10),
+        |peers| _ = peers.next(b"new", None, 10),
+        |peers| _ = peers.admit(b"a", stamp(3, None), 10, [7; 16]),
+        |peers| _ = peers.admit(b"new", stamp(3, None), 10, [7; 16]),
     ];
     for act in acts {
         for n in 0.. {
