@@ -57,6 +57,7 @@ for my $transport (qw(ring socket)) {
     subtest "$transport: reloads"   => sub { reloads($transport) };
 }
 subtest 'phases' => \&phases;
+subtest 'over http' => \&over_http;
 done_testing;
 
 sub start ($transport, %opt) {
@@ -282,4 +283,71 @@ CONF
     like $s->get($s->port)->body, qr/^ngx\.cc: action cannot be used in init_by_lua\*/, 'init_by_lua is too early';
     ok $s->quit, 'quits';
     $s->log_is_clean;
+}
+
+# The same actions as a client asks for them.
+sub over_http () {
+    my $c = CC::Console->start(workers => 3, init => $INIT, http => <<'HTTP', server => <<'CONF');
+        cc_channel ch timeout=1s;
+        cc_channel other;
+        cc_node 127.0.0.1:8000;
+HTTP
+        location ~ ^/([^/]+)/invoke { cc_invoke; cc_action plain /plain; cc_action who2 /plain; }
+        location ~ ^/([^/]+)/hub { cc_hub; }
+        location ~ ^/([^/]+)/cast { cc_cast; }
+        location ~ ^/([^/]+)/master { cc_cast master; }
+        location ~ ^/([^/]+)/tree { cc_cast tree; }
+        location = /plain { return 202 plain; }
+CONF
+    my $s = $c->s;
+    my $get = sub ($uri, $id = 0) { $s->get($s->port(1 + $id), $uri) };
+    my $r = $get->('/ch/invoke?who', 1);
+    is $r->status . ' ' . $r->body, '200 1:1:', 'cc_invoke: the function in the worker that was reached';
+    is $get->('/other/invoke?who')->body, 'other', 'of the channel';
+    is $get->('/ch/hub?who', 2)->body, '0:0:', 'cc_hub: in the router';
+    is $get->('/ch/invoke?x=1&args&k=v&flag')->body, 'v|true|nil', 'the first argument that names an action, and the whole query';
+    is $get->('/ch/invoke?plain&who')->body, 'plain', 'a cc_action before it';
+    like $get->('/ch/invoke?getServiceStat&who')->body, qr/"service":"127.0.0.1:8000"/, 'a built-in one before it';
+    $c->run(1, 't.cc.action("ch", "from", function(args, body, from) return from.node .. " " .. from.worker end)');
+    is $c->run(0, 'return t.cc.call(1, "ch", "from")'), "200\t127.0.0.1:8000 0", 'the node is told';
+    is $get->('/ch/invoke?from', 1)->body, '127.0.0.1:8000 1', 'of a request, too';
+    is $get->('/ch/invoke?status')->status, 404, 'its status';
+    is $get->('/ch/invoke?fails')->status, 500, 'an error';
+    is $get->('/ch/invoke?slow&s=3')->status, 504, 'too slow';
+    my $body = join '', map { chr } 0 .. 255;
+    $r = $s->request(POST => $s->port(1), '/ch/invoke?echo', body => $body);
+    is $r->status . $r->body, "201$body", 'a body of any bytes';
+
+    $r = $get->('/ch/cast?who&k=v', 1);
+    is $r->status, 200, 'cc_cast';
+    is $r->body, '{"channel":"ch","direction":"workers","asked":3,"answered":3,"replies":['
+        . join(',', map { qq({"node":"127.0.0.1:8000","worker":$_,"port":${\$s->port(1 + $_)},"status":200,"body":"$_:1:"}) } 0 .. 2)
+        . '],"missing":[]}', 'all workers have answered';
+    my @rings = map { $c->run($_, 'return ipc.stats().received') } 0;
+    is $get->('/ch/cast?who')->status, 200, 'once more';
+    is $c->run(0, 'return ipc.stats().received') - $rings[0], 4, 'there and back over the rings, but for oneself';
+    is $get->('/ch/cast?who2')->json->{answered}, 3, 'other actions go over http';
+    is $c->run(0, 'return ipc.stats().received') - $rings[0], 4, 'and nothing of them over the rings';
+    $r = $get->('/ch/master?who', 2);
+    is_deeply [ map { $_->{body} } $r->json->{replies}->@* ], [ '0:2:' ], 'to the router';
+    is scalar($get->('/ch/tree?who')->json->{replies}->@*), 3, 'down the tree, where this node is all there is';
+    $r = $s->request(POST => $s->port(1), '/ch/cast?echo', body => $body);
+    is_deeply [ $r->status, map { $_->{status} } $r->json->{replies}->@* ], [ 200, 201, 201, 201 ], 'with a body';
+    is length $r->json->{replies}[2]{body_base64}, 344, 'which comes back in base64';
+    $r = $get->('/ch/cast?not%20in%201', 2);
+    is $r->status, 207, 'a function that one worker does not have';
+    is_deeply $r->json->{missing}, [ { node => '127.0.0.1:8000', worker => 1, error => 'no such action' } ], 'is missing there';
+    $c->run(1, 't.cc.action("ch", "slow", function() ngx.sleep(5) end)');
+    $r = $get->('/ch/cast?slow&s=0');
+    is $r->status, 207, 'a slow one';
+    is_deeply $r->json->{missing}, [ { node => '127.0.0.1:8000', worker => 1, error => 'timed out' } ], 'costs the time, and nobody else';
+
+    # -- a client that goes away
+    my $client = $s->connect($s->port(1));
+    $client->send("GET /ch/cast?slow&s=0.2 HTTP/1.1\r\nHost: x\r\n\r\n");
+    $c->until(1, 'return t.cc.call(1, "ch", "status")', qr/404/);
+    $client->close;
+    is $get->('/ch/cast?who')->status, 200, 'harms nobody';
+    ok $s->quit(20), 'quits';
+    $s->log_is_clean(qr/action "fails" of "ch" failed/, qr/\[warn\]/);
 }

@@ -4,13 +4,15 @@ use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use bytes::Bytes;
 use http::HeaderValue;
 
 use super::call::{Draft, Place};
 use super::channel::Channel;
 use super::location::{Location, Serves, Timeouts};
-use super::{invoke, nodes, proof, refuse, settings, workers};
+use super::{function, invoke, nodes, proof, refuse, settings, workers};
 use crate::modules::http::Http;
+use crate::modules::ipc::native::{self, Targets};
 use crate::ngx::client::{self, Answer, CallError, Pending};
 use crate::ngx::content::{ContentHandler, Outcome, Parked};
 use crate::ngx::request::Request;
@@ -106,11 +108,17 @@ struct Plan {
     direction: Direction,
     targets: Vec<Target>,
     query: Vec<u8>,
-    workers: Draft,
-    nodes: Draft,
+    body: Bytes,
+    /// The function that workers run, who are then asked over the rings.
+    function: Option<Vec<u8>>,
+    /// Calls over HTTP, where there are any.
+    workers: Option<Draft>,
+    nodes: Option<Draft>,
     /// The header for the clients of a tree cast, or why there is none.
     passage: Result<Option<HeaderValue>, Stop>,
     time: usize,
+    /// The same over the rings, where there is nothing to connect to.
+    ring_time: usize,
 }
 
 impl Plan {
@@ -123,15 +131,23 @@ impl Plan {
         timeouts: Timeouts,
     ) -> Result<Plan, Response> {
         let refused = |status, why: &str| refuse::refused(request, "cast", status, why);
-        let draft = |road, body| {
-            Draft::of(request, road, body, timeouts).map_err(|why| refused(400, &why.to_string()))
+        let body = Bytes::from(body);
+        let draft = |road| match Draft::of(request, road, Vec::new(), timeouts) {
+            Ok(draft) => Ok(Draft { body: body.clone(), ..draft }),
+            Err(why) => Err(refused(400, &why.to_string())),
         };
-        let workers = draft(Road::Workers, body)?;
-        let nodes = Draft { body: workers.body.clone(), ..draft(Road::Nodes, Vec::new())? };
+        let targets = asked(&channel.name, direction).map_err(|why| refused(503, &why))?;
+        let function = function::named(channel, None, request.query());
+        let by_http = |target: &Target| function.is_none() || !matches!(target.via, Via::Worker(_));
+        let (mut workers, mut nodes) = (None, None);
+        if targets.iter().any(by_http) {
+            (workers, nodes) = (Some(draft(Road::Workers)?), Some(draft(Road::Nodes)?));
+        }
         let time = match passage {
             Some(passage) => passage.deadline as usize,
             None => timeouts.connect + timeouts.send + timeouts.read,
         };
+        let ring_time = if passage.is_some() { time } else { timeouts.read };
         let next = || match passage {
             Some(passage) => passage.next(passage.deadline),
             None => Passage::first(random(), u32::try_from(timeouts.read).unwrap_or(u32::MAX)),
@@ -141,14 +157,17 @@ impl Plan {
             _ => Ok(None),
         };
         Ok(Plan {
-            targets: asked(&channel.name, direction).map_err(|why| refused(503, &why))?,
             channel: channel.name.clone(),
             direction,
+            targets,
             query: request.query().to_vec(),
+            body,
+            function,
             workers,
             nodes,
             passage,
             time,
+            ring_time,
         })
     }
 
@@ -156,30 +175,68 @@ impl Plan {
         let gather = Gather::new(&self.channel, self.direction, self.targets.clone());
         let wait = parked.wait();
         let state = Rc::new(State::new(parked, gather));
+        if let Some(function) = &self.function {
+            self.call_function(function, &state);
+        }
         for (number, target) in self.targets.iter().enumerate() {
+            if self.function.is_some() && matches!(target.via, Via::Worker(_)) {
+                continue;
+            }
             match self.call(number, target, &state) {
                 Ok(pending) => state.pending.borrow_mut().push(pending),
                 Err(failure) => state.settle(|gather| gather.fail(number, failure)),
             }
         }
         let late = Rc::downgrade(&state);
-        let timer = Timer::after(self.time, move || {
-            if let Some(state) = late.upgrade() {
-                state.settle(Gather::expire);
-                state.end_if_done();
-            }
+        // over the rings time is kept for all casts at once
+        let timer = self.workers.as_ref().map(|_| {
+            Timer::after(self.time, move || {
+                if let Some(state) = late.upgrade() {
+                    state.settle(Gather::expire);
+                    state.end_if_done();
+                }
+            })
         });
         state.end_if_done();
         wait.hold((state, timer));
     }
 
+    /// Asks all workers at once.
+    fn call_function(&self, function: &[u8], state: &Rc<State>) {
+        let worker = |(number, target): (usize, &Target)| match target.via {
+            Via::Worker(id) => Some((number, id)),
+            Via::Node | Via::Tree => None,
+        };
+        let (numbers, ids): (Vec<usize>, Vec<WorkerId>) =
+            self.targets.iter().enumerate().filter_map(worker).unzip();
+        let late = Rc::downgrade(state);
+        let done = move |outcome: &native::Outcome| {
+            let Some(state) = late.upgrade() else { return };
+            state.settle(|gather| {
+                for (number, (_, result)) in numbers.into_iter().zip(outcome.iter()) {
+                    match result {
+                        Ok(reply) => gather.reply(number, reply.status, reply.body.to_vec()),
+                        Err(why) => gather.fail(number, function::failure(why)),
+                    }
+                }
+            });
+            state.end_if_done();
+        };
+        let pending = function::asking(&self.channel, function, &self.query, &self.body, |ask| {
+            native::cast(Targets::Some(&ids), ask, self.ring_time as u64, done)
+        });
+        state.function.set(Some(pending));
+    }
+
     fn call(&self, number: usize, target: &Target, state: &Rc<State>) -> Result<Pending, Failure> {
         let unreachable = |why: &str| Failure::Unreachable(why.into());
         let channel = &self.channel;
-        let mut draft = Cow::Borrowed(match target.via {
+        let draft = match target.via {
             Via::Worker(_) => &self.workers,
             Via::Node | Via::Tree => &self.nodes,
-        });
+        };
+        let draft = draft.as_ref().ok_or_else(|| unreachable("not over HTTP"))?;
+        let mut draft = Cow::Borrowed(draft);
         let place: Place = match target.via {
             Via::Worker(id) => {
                 let listener = workers::listener(id);
@@ -233,6 +290,7 @@ struct State {
     gather: RefCell<Option<Gather>>,
     parked: Cell<Option<Parked>>,
     pending: RefCell<Vec<Pending>>,
+    function: Cell<Option<native::Pending>>,
 }
 
 impl State {
@@ -242,6 +300,7 @@ impl State {
             gather: RefCell::new(Some(gather)),
             parked: Cell::new(Some(parked)),
             pending: RefCell::default(),
+            function: Cell::default(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::channel::{self, Channel};
 use super::location::{Location, Serves};
-use super::{builtin, refuse};
+use super::{builtin, function, refuse};
 use crate::modules::http::Http;
 use crate::ngx::content::{ContentHandler, Outcome};
 use crate::ngx::log::Level;
@@ -48,6 +48,9 @@ pub fn run(
     serves: &Serves,
     channel: &Channel,
 ) -> Outcome {
+    if let Some(action) = function::named(channel, Some(location), request.query()) {
+        return function::serve(request, channel, channel.timeouts(location), action);
+    }
     // Lua looks for its own actions, and for ours
     if let Some(handler) = serves.lua.filter(|_| channel.lua) {
         return request.hand_over(handler);

@@ -8,6 +8,7 @@ pub mod builtin;
 pub mod call;
 pub mod cast;
 pub mod channel;
+pub mod function;
 pub mod hub;
 pub mod invoke;
 pub mod jobs;

@@ -80,6 +80,11 @@ pub fn has_function(channel: &[u8], action: &[u8]) -> bool {
     with(|actions| actions.functions.contains_key(&name[..])) == Some(true)
 }
 
+/// Whether there is any in this worker.
+pub fn any_function() -> bool {
+    with(|actions| !actions.functions.is_empty()) == Some(true)
+}
+
 /// Whether it is a built-in one.
 pub fn has_builtin(action: &[u8]) -> bool {
     with(|actions| actions.builtins.contains_key(action)) == Some(true)

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use super::actions::{self, Work};
 use super::native::{self, CallFailed, Outcome, Pending, Reply, Targets};
 use super::worker;
+use crate::modules::cluster;
 use crate::ngx::lua::{Address, Bytes, Guard, Out, Semaphore, Text, exported};
 use crate::proto::ipc::WorkerId;
 use crate::proto::ipc::ask::{Ask, Origin};
@@ -282,12 +283,13 @@ exported! {
     fn ngx_cc_action_call(worker: i32, channel: Text, channel_len: usize, name: Text, name_len: usize, args: Text, args_len: usize, body: Text, body_len: usize, timeout: u32, sema: Address, post: Address) -> i32, BUG, {
         let Some(semaphore) = Semaphore::new(sema, post) else { return BUG };
         let Some(me) = worker::with(|worker| worker.me()) else { return BUG };
+        let node = cluster::settings().map_or("", |settings| settings.node()).as_bytes();
         let ask = Ask {
             channel: channel.bytes(channel_len),
             action: name.bytes(name_len),
             args: args.bytes(args_len),
             body: body.bytes(body_len),
-            from: Origin { node: b"", worker: me.seat.worker },
+            from: Origin { node, worker: me.seat.worker },
         };
         match u16::try_from(worker) {
             Ok(id) => call(Targets::Some(&[WorkerId(id)]), &ask, u64::from(timeout), semaphore),

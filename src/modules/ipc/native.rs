@@ -23,13 +23,15 @@ use crate::shm::slots::Counter;
 
 type Done = Box<dyn FnOnce(&Outcome)>;
 
-/// Which workers are asked; all are of the newest generation.
+/// Which workers are asked; all but this one are of the newest generation.
 #[derive(Clone, Copy, Debug)]
 pub enum Targets<'a> {
     /// Every one.
     All,
     /// These.
     Some(&'a [WorkerId]),
+    /// This one.
+    Here,
 }
 
 /// A call that waits; dropping it cancels: its callback is not called any more.
@@ -99,6 +101,18 @@ pub fn call(
     })
 }
 
+/// Calls an action in this very worker, of whichever generation it is.
+pub fn call_here(
+    ask: &Ask<'_>,
+    timeout: u64,
+    done: impl FnOnce(Result<Reply<'_>, CallFailed>) + 'static,
+) -> Pending {
+    let done = |outcome: &Outcome| {
+        done(outcome.iter().next().map_or(Err(CallFailed::Nobody), |(_, result)| result));
+    };
+    start(Targets::Here, ask, timeout, Box::new(done))
+}
+
 /// Calls an action in several workers at once. `done` gets what all of them answered, at the latest
 /// after `timeout` ms.
 pub fn cast(
@@ -111,22 +125,18 @@ pub fn cast(
 }
 
 fn start(targets: Targets<'_>, ask: &Ask<'_>, timeout: u64, done: Done) -> Pending {
-    let place = worker::with(|worker| (worker.me(), worker.table().current()));
+    let place = worker::with(|w| (w.me(), w.table().current(), w.longest()));
     let deadline = cycle::milliseconds() as u64 + timeout;
     let begun = with(|native| {
         native.in_use = true;
         let mut seats = std::mem::take(&mut native.seats);
         seats.clear();
-        if let Some((_, (generation, workers))) = place {
+        if let Some((me, (generation, workers), _)) = place {
+            let seat = |worker| Seat { generation, worker };
             match targets {
-                Targets::All => seats.extend(
-                    (0..workers as u16)
-                        .map(|id| (generation, id))
-                        .map(|(generation, id)| Seat { generation, worker: WorkerId(id) }),
-                ),
-                Targets::Some(ids) => {
-                    seats.extend(ids.iter().map(|worker| Seat { generation, worker: *worker }));
-                }
+                Targets::All => seats.extend((0..workers as u16).map(WorkerId).map(seat)),
+                Targets::Some(ids) => seats.extend(ids.iter().copied().map(seat)),
+                Targets::Here => seats.push(me.seat),
             }
         }
         let (number, noted) = native.calls.begin(seats.iter().copied(), deadline, done);
@@ -134,20 +144,20 @@ fn start(targets: Targets<'_>, ask: &Ask<'_>, timeout: u64, done: Done) -> Pendi
         native.settle(number, noted);
         let mut name = std::mem::take(&mut native.name);
         let mut data = std::mem::take(&mut native.data);
-        let good = ask.encode(&mut name, &mut data).is_some();
-        (number, waits, good, seats, name, data)
+        let wrong = ask.encode(&mut name, &mut data).is_none().then_some(CallFailed::Name);
+        (number, waits, wrong, seats, name, data)
     });
     // no thread-local data: the process ends
-    let Some((number, waits, good, seats, name, data)) = begun else { return Pending(0) };
-    if let (Some((me, (_, workers))), true) = (place, waits) {
-        let there = |seat: Seat| usize::from(seat.worker.0) < workers;
+    let Some((number, waits, wrong, seats, name, data)) = begun else { return Pending(0) };
+    if let (Some((me, (_, workers), longest)), true) = (place, waits) {
+        let wrong = wrong.or((data.len() > longest).then_some(CallFailed::TooLong));
         for seat in seats.iter().copied() {
-            let failed = if !good {
-                Some(CallFailed::Name)
-            } else if !there(seat) {
-                Some(CallFailed::Nobody)
+            let failed = if wrong.is_some() {
+                wrong
             } else if seat == me.seat {
                 None
+            } else if usize::from(seat.worker.0) >= workers {
+                Some(CallFailed::Nobody)
             } else {
                 let letter = Letter { kind: Kind::Ask, call: number, name: &name, data: &data };
                 let sent = worker::with(|w| w.send_seat(seat, Addressee::Seat, letter));
@@ -158,7 +168,7 @@ fn start(targets: Targets<'_>, ask: &Ask<'_>, timeout: u64, done: Done) -> Pendi
             }
         }
         // last: the others are at work already
-        if good && there(me.seat) && seats.contains(&me.seat) {
+        if wrong.is_none() && seats.contains(&me.seat) {
             let asker = Asker { process: me.pid, call: number };
             if let Err(why) = actions::ask(asker, &name, &data) {
                 note(number, me.seat, Err(why));
@@ -219,8 +229,11 @@ pub(super) fn accept(message: &Message<'_>) -> Option<Counter> {
 
 /// Gives an answer. False: it could not be sent.
 pub(super) fn give(asker: Asker, result: Result<Reply<'_>, CallFailed>) -> bool {
-    let Some(me) = worker::with(|worker| worker.me()) else { return false };
+    let Some((me, longest)) = worker::with(|w| (w.me(), w.longest())) else { return false };
     if asker.process == me.pid {
+        let fits = |reply: &Reply<'_>| reply.body.len() <= longest;
+        let result =
+            result.and_then(|reply| Some(reply).filter(fits).ok_or(CallFailed::ReplyTooLong));
         note(asker.call, me.seat, result);
         return true;
     }

@@ -269,6 +269,11 @@ impl Worker {
         self.me
     }
 
+    /// Most bytes of one message's data.
+    pub fn longest(&self) -> usize {
+        self.limits.message
+    }
+
     /// The worker table.
     pub fn table(&self) -> &'static Table {
         self.table
