@@ -7,7 +7,7 @@ use crate::ngx::lua::Package;
 
 /// Names that `cc_lua_preload` takes, and the package each stands for; a package may stand under
 /// several.
-pub static PACKAGES: [(&str, Package); 6] = [
+pub static PACKAGES: [(&str, Package); 7] = [
     ("ngx.ipc", package(c"ngx.ipc", c"=ngx.ipc", include_str!("ipc.lua"))),
     (
         "ngx.ipc",
@@ -21,6 +21,10 @@ pub static PACKAGES: [(&str, Package); 6] = [
     (
         "ngx.cc",
         package(c"ngx.ipc.arguments", c"=ngx.ipc.arguments", include_str!("ipc_arguments.lua")),
+    ),
+    (
+        "ngx.cc.balancer",
+        package(c"ngx.cc.balancer", c"=ngx.cc.balancer", include_str!("balancer.lua")),
     ),
     ("ngx.worker", package(c"resty.core.worker", c"=ngx.cc.worker", include_str!("worker.lua"))),
 ];

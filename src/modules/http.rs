@@ -4,10 +4,10 @@ use ngx::ffi::{self, ngx_module_t};
 
 use crate::modules::cluster::{self, location, settings};
 use crate::modules::core::Core;
-use crate::modules::{ipc, listen, lua};
+use crate::modules::{ipc, listen, lua, upstream};
 use crate::ngx::conf::{self, Conf, ConfResult, directives};
 use crate::ngx::cycle::{self, Process};
-use crate::ngx::http::{HttpModule, Inherit, LOCATION, MAIN, http_context, http_table};
+use crate::ngx::http::{HttpModule, Inherit, LOCATION, MAIN, SERVER, http_context, http_table};
 use crate::ngx::module::core_conf;
 use crate::ngx::request::Request;
 use crate::ngx::variable::{self, Variable};
@@ -20,11 +20,16 @@ pub struct Http;
 pub struct Main {
     /// Channels and nodes.
     pub cluster: cluster::settings::Settings,
+    /// The balancer's.
+    pub upstream: upstream::Main,
 }
 
 /// The conf of a server{} or an upstream{}.
 #[derive(Default)]
-pub struct Server {}
+pub struct Server {
+    /// The balancer's, of an upstream{}.
+    pub upstream: upstream::settings::Conf,
+}
 
 impl Inherit for Server {
     fn inherit(&mut self, _: &mut Conf<'_>, _: &Self) -> ConfResult {
@@ -50,6 +55,8 @@ impl Inherit for Location {
 pub struct Context {
     /// The channel that it is for.
     pub channel: cluster::channel::Noted,
+    /// The balancer's.
+    pub upstream: upstream::choice::Kept,
 }
 
 impl HttpModule for Http {
@@ -66,11 +73,14 @@ impl HttpModule for Http {
         variable::add::<WorkerId>(cf)?;
         variable::add::<listen::WorkerPort>(cf)?;
         cluster::variables::add(cf)?;
+        variable::add::<upstream::Tries>(cf)?;
+        variable::add::<upstream::LastFailure>(cf)?;
         lua::preload(cf, core_conf::<Core>(cf.cycle()).and_then(|conf| conf.lua.as_ref()))
     }
 
     fn postconfiguration(cf: &mut Conf<'_>, conf: &mut Main) -> ConfResult {
-        cluster::postconfiguration(cf, &mut conf.cluster)
+        cluster::postconfiguration(cf, &mut conf.cluster)?;
+        upstream::postconfiguration(cf, &mut conf.upstream)
     }
 
     fn init_process() -> Result<(), String> {
@@ -96,7 +106,9 @@ const IN_LOCATION: u32 = conf::NGX_HTTP_LOC_CONF;
 const UP_TO_1: u32 = conf::NGX_CONF_NOARGS | conf::NGX_CONF_TAKE1;
 const UP_TO_2: u32 = UP_TO_1 | conf::NGX_CONF_TAKE2;
 
-directives!(static mut COMMANDS: [13] = {
+const UPSTREAM: u32 = conf::NGX_HTTP_UPS_CONF;
+
+directives!(static mut COMMANDS: [16] = {
     "cc_channel" (Main: HTTP | conf::NGX_CONF_1MORE, MAIN) => |cf, conf| settings::cc_channel(cf, &mut conf.cluster),
     "cc_node" (Main: HTTP | conf::NGX_CONF_TAKE1, MAIN) => |cf, conf| settings::cc_node(cf, &mut conf.cluster),
     "cc_super" (Main: HTTP | conf::NGX_CONF_1MORE, MAIN) => |cf, conf| settings::cc_super(cf, &mut conf.cluster),
@@ -110,6 +122,9 @@ directives!(static mut COMMANDS: [13] = {
     "cc_connect_timeout" (Location: ANY | conf::NGX_CONF_TAKE1, LOCATION) => |cf, conf| location::cc_connect_timeout(cf, &mut conf.cluster),
     "cc_send_timeout" (Location: ANY | conf::NGX_CONF_TAKE1, LOCATION) => |cf, conf| location::cc_send_timeout(cf, &mut conf.cluster),
     "cc_read_timeout" (Location: ANY | conf::NGX_CONF_TAKE1, LOCATION) => |cf, conf| location::cc_read_timeout(cf, &mut conf.cluster),
+    "cc_balancer" (Server: UPSTREAM | conf::NGX_CONF_ANY, SERVER) => |cf, conf| upstream::settings::cc_balancer(cf, &mut conf.upstream),
+    "cc_balancer_tries" (Server: UPSTREAM | conf::NGX_CONF_TAKE1, SERVER) => |cf, conf| upstream::settings::cc_balancer_tries(cf, &mut conf.upstream),
+    "cc_balancer_timeouts" (Server: UPSTREAM | conf::NGX_CONF_TAKE3, SERVER) => |cf, conf| upstream::settings::cc_balancer_timeouts(cf, &mut conf.upstream),
 });
 
 static mut CONTEXT: ffi::ngx_http_module_t = http_context::<Http>();

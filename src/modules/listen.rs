@@ -205,7 +205,12 @@ pub fn worker_port() -> Option<u16> {
 /// Where this configuration's `worker` takes requests over http, its first per_worker address; a
 /// wildcard is told as loopback. None where nothing in http{} is per_worker.
 pub fn worker_address(worker: usize) -> Option<Address> {
-    let conf = core_conf::<Core>(cycle::current()?)?;
+    address_of(cycle::current()?, worker)
+}
+
+/// The same in the configuration of `cycle`.
+pub fn address_of(cycle: Cycle<'_>, worker: usize) -> Option<Address> {
+    let conf = core_conf::<Core>(cycle)?;
     conf.listen.listens.of_worker(delegate::HTTP, Transport::Stream, worker)
 }
 

@@ -20,16 +20,18 @@ pub trait Before: 'static {
     /// Its name, NUL-terminated.
     const NAME: &'static str;
 
+    /// Where it may stand; the same bits are server{} in http{}, stream{} and mail{}.
+    const CONTEXT: u32 = ffi::NGX_HTTP_SRV_CONF;
+
     /// Runs for each occurrence, and runs nginx's own by [`Conf::delegate`].
     fn set(cf: &mut Conf<'_>) -> ConfResult;
 }
 
-/// The command table of a module with the one directive `D`, for server{} of any kind.
+/// The command table of a module with the one directive `D`.
 pub const fn commands<D: Before>() -> [ffi::ngx_command_t; 2] {
     let mut command = ffi::ngx_command_t::empty();
     command.name = literal(D::NAME);
-    // the same bits as NGX_STREAM_SRV_CONF and NGX_MAIL_SRV_CONF
-    command.type_ = (ffi::NGX_HTTP_SRV_CONF | ffi::NGX_CONF_1MORE) as ffi::ngx_uint_t;
+    command.type_ = (D::CONTEXT | ffi::NGX_CONF_1MORE) as ffi::ngx_uint_t;
     command.set = Some(set::<D>);
     [command, ffi::ngx_command_t::empty()]
 }

@@ -84,6 +84,13 @@ unsafe impl Send for Address {}
 impl Address {
     /// No address.
     pub const NULL: Address = Address(std::ptr::null_mut());
+
+    /// The running request, where Lua handed over that, as lua-resty-core does for its own calls.
+    pub fn request(&self) -> Option<Request<'_>> {
+        let raw = self.0.cast::<ffi::ngx_http_request_t>();
+        // SAFETY: the address is the running request's or null; it lives while the call runs.
+        (!raw.is_null()).then(|| unsafe { Request::from_raw(raw) })
+    }
 }
 
 impl Semaphore {

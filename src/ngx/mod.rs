@@ -20,6 +20,7 @@ pub mod request;
 pub mod respond;
 pub mod socket;
 pub mod timer;
+pub mod upstream;
 pub mod value;
 pub mod variable;
 pub mod zone;

@@ -11,6 +11,9 @@ pub trait Variable: 'static {
     /// Without the `$`.
     const NAME: &'static str;
 
+    /// Another look may find another value.
+    const CHANGES: bool = false;
+
     /// The value for `request`; None is nginx's "not found".
     fn get(request: &Request<'_>) -> Option<String>;
 }
@@ -19,7 +22,9 @@ pub trait Variable: 'static {
 pub fn add<V: Variable>(cf: &mut Conf<'_>) -> ConfResult {
     let mut name = crate::ngx::conf::borrowed(V::NAME.as_bytes());
     // SAFETY: cf is the conf of ngx_http_block; nginx copies the name.
-    let variable = unsafe { ffi::ngx_http_add_variable(cf.as_raw(), &mut name, 0) };
+    let flags = if V::CHANGES { ffi::NGX_HTTP_VAR_NOCACHEABLE as usize } else { 0 };
+    // SAFETY: as above.
+    let variable = unsafe { ffi::ngx_http_add_variable(cf.as_raw(), &mut name, flags) };
     // SAFETY: null or a variable that lives as long as the cycle.
     match unsafe { variable.as_mut() } {
         Some(variable) => {
@@ -48,7 +53,7 @@ unsafe extern "C" fn get<V: Variable>(
         value.data = text.data;
         value.set_len(text.len as u32);
         value.set_valid(1);
-        value.set_no_cacheable(0);
+        value.set_no_cacheable(V::CHANGES.into());
         value.set_not_found(0);
         ffi::NGX_OK as ffi::ngx_int_t
     })

@@ -59,7 +59,8 @@ pub struct Conf {
 }
 
 impl Conf {
-    fn table(&self) -> Option<&'static Table> {
+    /// The worker table.
+    pub fn table(&self) -> Option<&'static Table> {
         self.zone.memory().and_then(shm::at)
     }
 

@@ -1,0 +1,187 @@
+//! The balancer: `cc_balancer` and its kin in upstream{}, and what happens to a request there.
+//! `settings` has the directives, `choice` what a request chose, `candidates` the peers of a hash,
+//! `api` what Lua calls.
+
+pub mod api;
+pub mod candidates;
+pub mod choice;
+pub mod settings;
+
+use ngx::ffi::{ngx_command_t, ngx_module_t};
+
+use self::choice::{Choice, Kept};
+use self::settings::{Conf, Source};
+use crate::modules::http::{Context, Http, Server};
+use crate::modules::listen;
+use crate::ngx::conf::{self, ConfError, ConfResult, shown};
+use crate::ngx::delegate::{self, Before};
+use crate::ngx::http::context;
+use crate::ngx::log::Level;
+use crate::ngx::request::Request;
+use crate::ngx::upstream::{self, Balancer, Begin, Hooks, Slot};
+use crate::ngx::variable::Variable;
+use crate::proto::listen::Address;
+use crate::proto::upstream::address;
+use crate::proto::upstream::tries::{Try, Wish, last_failure};
+
+/// The conf of http{}.
+#[derive(Default)]
+pub struct Main {
+    /// Where locations keep the confs of the modules that proxy.
+    pub proxies: Vec<usize>,
+}
+
+impl Balancer for Http {
+    fn hooks(conf: &Server) -> &Hooks {
+        &conf.upstream.hooks
+    }
+
+    fn slot(context: &Context) -> &Slot {
+        &context.upstream.slot
+    }
+
+    fn begin(request: &Request<'_>, conf: &Server, name: &[u8]) -> Option<Begin> {
+        let conf = &conf.upstream;
+        let kept = &context::<Http>(request)?.upstream;
+        let chosen = choose(request, conf, kept, name)?;
+        let own = chosen.peers();
+        kept.current.replace(chosen);
+        let asked = kept.asked.borrow();
+        let mut timeouts = asked.timeouts;
+        if timeouts.contains(&None) {
+            let configured = conf.timeouts_of(request)?;
+            for (timeout, configured) in timeouts.iter_mut().zip(configured) {
+                *timeout = timeout.or(configured);
+            }
+        }
+        Some(Begin { chosen: own, wish: Wish { total: conf.tries, more: asked.more }, timeouts })
+    }
+
+    fn pick(request: &Request<'_>, conf: &Server) -> Option<Address> {
+        let kept = &context::<Http>(request)?.upstream;
+        kept.current.try_borrow_mut().ok()?.next(conf.upstream.policy)
+    }
+
+    fn ended(request: &Request<'_>, conf: &Server, failed: bool) {
+        let current = context::<Http>(request).map(|context| context.upstream.current.try_borrow());
+        if let Some(Ok(choice)) = current {
+            if let Some(peer) = choice.ended(conf.upstream.policy, failed) {
+                let news = format_args!("cc: upstream peer {peer} temporarily disabled");
+                request.log(Level::Warn, news);
+            }
+        }
+    }
+}
+
+/// What the request goes to: Lua's word, then the directive's. None once the reason was logged.
+fn choose(request: &Request<'_>, conf: &Conf, kept: &Kept, name: &[u8]) -> Option<Choice> {
+    if let Some(peers) = &kept.asked.borrow().peers {
+        return Some(Choice::list(peers.clone()));
+    }
+    match &conf.source {
+        None => Some(Choice::Method),
+        Some(Source::Fixed(peers)) => Some(Choice::list(peers.clone())),
+        Some(Source::Listed(value, text)) => {
+            let list = value.of_request(request)?;
+            match address::list(list) {
+                Ok(peers) if peers.is_empty() => Some(Choice::Method),
+                Ok(peers) => Some(Choice::list(peers.into())),
+                Err((word, error)) => {
+                    refuse(request, &format!("{error} in peer \"{}\" of", shown(word)), text, list);
+                    None
+                }
+            }
+        }
+        Some(Source::Workers { key }) => {
+            let key = key
+                .as_ref()
+                .map(|key| key.of_request(request))
+                .map_or(Some(None), |k| k.map(Some))?;
+            Some(Choice::hashed(name, key, candidates::workers()))
+        }
+        Some(Source::Clients { channel, key }) => {
+            let key = key
+                .as_ref()
+                .map(|key| key.of_request(request))
+                .map_or(Some(None), |k| k.map(Some))?;
+            let channel = channel.of_request(request)?;
+            Some(Choice::hashed(name, key, candidates::clients(&shown(channel))))
+        }
+    }
+}
+
+/// Says why the request is answered 500: which words of the directive had which value.
+fn refuse(request: &Request<'_>, why: &str, text: &str, value: &[u8]) {
+    let value = shown(value);
+    request.log(Level::Err, format_args!("cc: {why} \"{text}\", which is \"{value}\""));
+}
+
+/// After http{} was read: what can be said only then.
+pub fn postconfiguration(cf: &conf::Conf<'_>, main: &mut Main) -> ConfResult {
+    main.proxies = upstream::proxies(cf.cycle());
+    let per_worker = listen::address_of(cf.cycle(), 0).is_some();
+    upstream::finish::<Http>(cf, |conf| {
+        let conf = &conf.upstream;
+        if matches!(conf.source, Some(Source::Workers { .. })) && !per_worker {
+            let why = "\"cc_balancer workers\" without a \"listen ... per_worker\" in http{}";
+            return Err(ConfError::Message(format!("{why} in {}", conf.line)));
+        }
+        if conf.hooks.is_replaced() {
+            let why = "load balancing method must stand before \"cc_balancer\"";
+            return Err(ConfError::Message(format!("{why} in {}", conf.line)));
+        }
+        Ok(())
+    })
+}
+
+/// The request's tries in balanced upstreams.
+pub fn tries(request: &Request<'_>) -> Vec<Try> {
+    let kept = context::<Http>(request).map(|context| &context.upstream);
+    kept.map_or_else(Vec::new, |kept| kept.slot.tries(request))
+}
+
+/// `$cc_balancer_tries`: all tries, from the first.
+pub struct Tries;
+
+impl Variable for Tries {
+    const NAME: &'static str = "cc_balancer_tries";
+    const CHANGES: bool = true;
+
+    fn get(request: &Request<'_>) -> Option<String> {
+        let tries: Vec<String> = tries(request).iter().map(Try::to_string).collect();
+        (!tries.is_empty()).then(|| tries.join(", "))
+    }
+}
+
+/// `$cc_balancer_last_failure`: state and status of the last try that did not go well.
+pub struct LastFailure;
+
+impl Variable for LastFailure {
+    const NAME: &'static str = "cc_balancer_last_failure";
+    const CHANGES: bool = true;
+
+    fn get(request: &Request<'_>) -> Option<String> {
+        let tries = tries(request);
+        last_failure(&tries).map(|one| format!("{} {}", one.state.name(), one.status))
+    }
+}
+
+/// Stands before nginx's own `keepalive`: where that comes before `cc_balancer` in an upstream{}, it
+/// would leave no place below it.
+struct Keepalive;
+
+impl Before for Keepalive {
+    const NAME: &'static str = "keepalive\0";
+    const CONTEXT: u32 = conf::NGX_HTTP_UPS_CONF;
+
+    fn set(cf: &mut conf::Conf<'_>) -> ConfResult {
+        if cf.in_http() { upstream::below_keepalive::<Http>(cf) } else { cf.delegate() }
+    }
+}
+
+static mut COMMANDS: [ngx_command_t; 2] = delegate::commands::<Keepalive>();
+
+/// The exported table.
+#[allow(non_upper_case_globals)]
+pub static mut ngx_cc_upstream_module: ngx_module_t =
+    delegate::table(&raw mut COMMANDS as *mut ngx_command_t);

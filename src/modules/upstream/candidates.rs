@@ -1,0 +1,190 @@
+//! The peers of a hash: this node's workers, or the nodes below it. They are looked up in shared
+//! memory at most every few milliseconds, and only while requests ask; their failures are there, too.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use crate::modules::core::Core;
+use crate::modules::listen;
+use crate::ngx::module::core_conf;
+use crate::ngx::{cycle, socket};
+use crate::proto::cluster::membership::standing::Health;
+use crate::proto::ipc::WorkerId;
+use crate::proto::listen::Address;
+use crate::proto::upstream::address::{self, Beside};
+use crate::proto::upstream::failures::Policy;
+use crate::proto::upstream::rendezvous::{heaviest, number};
+use crate::shm::failures::Failures;
+use crate::shm::slots::State;
+
+/// How old a list may be, milliseconds.
+const FRESH: usize = 20;
+/// Channels whose lists are kept.
+const CHANNELS_MAX: usize = 64;
+
+/// Peers, each with its number in the hash.
+#[derive(Default)]
+pub struct Candidates {
+    addresses: Vec<Address>,
+    numbers: Vec<u64>,
+}
+
+impl Candidates {
+    fn push(&mut self, name: &[u8], address: Address) {
+        self.numbers.push(number(name));
+        self.addresses.push(address);
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.addresses.len()
+    }
+
+    /// The address at a place.
+    pub fn get(&self, place: usize) -> Option<&Address> {
+        self.addresses.get(place)
+    }
+
+    /// A copy of it.
+    pub fn address(&self, place: usize) -> Option<Address> {
+        self.get(place).cloned()
+    }
+
+    /// The place of the heaviest for `key` among those that may be taken.
+    pub fn heaviest(&self, key: u64, may: impl FnMut(usize) -> bool) -> Option<usize> {
+        heaviest(key, &self.numbers, may)
+    }
+
+    /// Where an upstream's failures of the peer at a place are counted.
+    pub fn failure_key(&self, upstream: u64, place: usize) -> u64 {
+        let peer = self.numbers.get(place).copied().unwrap_or_default();
+        number(&[upstream.to_le_bytes(), peer.to_le_bytes()].concat())
+    }
+}
+
+/// Where `max_fails` is counted.
+fn failures() -> Option<&'static Failures> {
+    core_conf::<Core>(cycle::current()?)?.ipc.failures()
+}
+
+fn seconds() -> u64 {
+    cycle::milliseconds() as u64 / 1000
+}
+
+/// Whether that peer is passed over.
+pub fn is_failed(peer: u64, policy: Policy) -> bool {
+    failures().is_some_and(|failures| failures.is_failed(peer, policy, seconds()))
+}
+
+/// That peer is tried.
+pub fn taken(peer: u64, policy: Policy) {
+    if let Some(failures) = failures() {
+        failures.taken(peer, policy, seconds());
+    }
+}
+
+/// That peer failed or did well; true when it counts as failed from now on.
+pub fn ended(peer: u64, policy: Policy, failed: bool) -> bool {
+    let Some(failures) = failures() else { return false };
+    if failed {
+        return failures.failed(peer, policy, seconds());
+    }
+    failures.succeeded(peer);
+    false
+}
+
+/// A key for a request that has none: each time another.
+pub fn turn() -> u64 {
+    thread_local! {
+        static TURN: Cell<u64> = const { Cell::new(0) };
+    }
+    let turn = TURN.get().wrapping_add(1);
+    TURN.set(turn);
+    number(&turn.to_le_bytes())
+}
+
+/// A list and when it was made.
+type Kept = (usize, Rc<Candidates>);
+
+fn fresh(kept: Option<&Kept>) -> Option<Rc<Candidates>> {
+    let (made, candidates) = kept?;
+    (cycle::milliseconds().wrapping_sub(*made) < FRESH).then(|| candidates.clone())
+}
+
+/// The workers of the newest generation that are alive and ready, and have an address of their own.
+pub fn workers() -> Rc<Candidates> {
+    thread_local! {
+        static WORKERS: RefCell<Option<Kept>> = const { RefCell::new(None) };
+    }
+    WORKERS.with_borrow_mut(|kept| {
+        fresh(kept.as_ref()).unwrap_or_else(|| {
+            let candidates = Rc::new(look_up_workers().unwrap_or_default());
+            *kept = Some((cycle::milliseconds(), candidates.clone()));
+            candidates
+        })
+    })
+}
+
+fn look_up_workers() -> Option<Candidates> {
+    let ipc = &core_conf::<Core>(cycle::current()?)?.ipc;
+    let table = ipc.table()?;
+    let (newest, _) = table.current();
+    let views = ipc.life().into_iter().flat_map(|life| life.views());
+    let unready: Vec<_> = views
+        .filter(|view| view.ready == Some(false))
+        .map(|view| (view.member.pid, view.member.seat))
+        .collect();
+    let mut workers: Vec<WorkerId> = table
+        .workers()
+        .filter(|worker| worker.seat.generation == newest && worker.state == State::Live)
+        .filter(|worker| !unready.contains(&(worker.pid, worker.seat)))
+        .filter(|worker| socket::alive(worker.pid.0))
+        .map(|worker| worker.seat.worker)
+        .collect();
+    workers.sort_unstable_by_key(|worker| worker.0);
+    let mut candidates = Candidates::default();
+    for WorkerId(id) in workers {
+        if let Some(address) = listen::worker_address(usize::from(id)) {
+            candidates.push(format!("worker {id}").as_bytes(), address);
+        }
+    }
+    Some(candidates)
+}
+
+/// The live nodes below this one in a channel.
+pub fn clients(channel: &str) -> Rc<Candidates> {
+    thread_local! {
+        static CLIENTS: RefCell<HashMap<String, Kept>> = RefCell::default();
+    }
+    CLIENTS.with_borrow_mut(|kept| {
+        fresh(kept.get(channel)).unwrap_or_else(|| {
+            let mut candidates = Candidates::default();
+            for client in live_clients(channel) {
+                candidates.push(client.to_string().as_bytes(), client);
+            }
+            let candidates = Rc::new(candidates);
+            // the name may come with a request
+            if kept.len() >= CHANNELS_MAX {
+                kept.clear();
+            }
+            kept.insert(channel.to_owned(), (cycle::milliseconds(), candidates.clone()));
+            candidates
+        })
+    })
+}
+
+/// Where the hubs of the live nodes below this one are reached, in a channel.
+pub fn live_clients(channel: &str) -> Vec<Address> {
+    let conf = cycle::current().and_then(core_conf::<Core>);
+    let Some(nodes) = conf.and_then(|conf| conf.ipc.nodes()) else { return Vec::new() };
+    let Some(id) = nodes.channel(channel) else { return Vec::new() };
+    let mut addresses = Vec::new();
+    nodes.clients(id, |client| {
+        if client.health == Health::Alive {
+            // a name cannot be taken here: nothing is resolved
+            addresses.extend(address::peer(client.address.as_bytes(), Beside::Nothing));
+        }
+    });
+    addresses
+}

@@ -1,0 +1,146 @@
+//! The peer hooks of http upstreams, in two layers around what an upstream{} has.
+//!
+//! The inner layer stands in the place of the load balancing method, below the kept connections
+//! whatever the order of the directives, and picks the address (`method`). The outer one stands above
+//! all and sees every try, on new connections and on kept ones (`peer`). `conf` puts both in at
+//! configuration time; `modules::upstream` decides.
+
+mod conf;
+mod layer;
+mod method;
+mod peer;
+
+use std::cell::{Cell, RefCell};
+use std::ptr;
+
+use ngx::ffi;
+
+use crate::ngx::http::HttpModule;
+use crate::ngx::request::Request;
+use crate::proto::listen::Address;
+use crate::proto::upstream::tries::{End, Try, Wish};
+
+pub use conf::{ask, below_keepalive, finish, limit, proxies};
+use layer::Run;
+
+/// A module that balances http upstreams.
+pub trait Balancer: HttpModule {
+    /// What its conf of an upstream{} keeps for the hooks.
+    fn hooks(conf: &Self::Server) -> &Hooks;
+
+    /// What its part of a request keeps for the hooks.
+    fn slot(context: &Self::Context) -> &Slot;
+
+    /// A request comes to the upstream. None, once the reason was logged, answers 500.
+    fn begin(request: &Request<'_>, conf: &Self::Server, name: &[u8]) -> Option<Begin>;
+
+    /// The next address, for a request that chose; None when no peer is live.
+    fn pick(request: &Request<'_>, conf: &Self::Server) -> Option<Address>;
+
+    /// The peer that was picked last failed, or did not.
+    fn ended(request: &Request<'_>, conf: &Self::Server, failed: bool);
+}
+
+/// What was decided when a request came.
+pub struct Begin {
+    /// How many addresses can be picked; none leaves it to the upstream's own method.
+    pub chosen: Option<usize>,
+    /// The tries asked for.
+    pub wish: Wish,
+    /// Milliseconds to connect, send, read, where they are not the location's.
+    pub timeouts: [Option<usize>; 3],
+}
+
+/// A module's hooks in an upstream{}.
+#[derive(Default)]
+pub struct Hooks {
+    /// A directive of the module stands there.
+    asked: Cell<bool>,
+    /// The load balancing method; none is round robin.
+    method: Cell<ffi::ngx_http_upstream_init_pt>,
+    /// What `keepalive` put above ours.
+    above: Cell<ffi::ngx_http_upstream_init_pt>,
+    /// peer.init of the method.
+    inner: Cell<ffi::ngx_http_upstream_init_peer_pt>,
+    /// peer.init of all below the outer layer.
+    outer: Cell<ffi::ngx_http_upstream_init_peer_pt>,
+    /// A stand-in where there may be no `server`.
+    placeholder: Cell<bool>,
+    /// Addresses of the `server` lines that are not down.
+    servers: Cell<usize>,
+}
+
+/// The hooks' part of a request.
+pub struct Slot {
+    /// Of the upstream that the request is in, or was last.
+    run: Cell<*mut Run>,
+    attempts: RefCell<Vec<Attempt>>,
+}
+
+impl Default for Slot {
+    fn default() -> Self {
+        Slot { run: Cell::new(ptr::null_mut()), attempts: RefCell::default() }
+    }
+}
+
+/// A try as it is noted while it runs.
+struct Attempt {
+    /// In the request's pool, or the upstream's.
+    name: *const ffi::ngx_str_t,
+    /// In r->upstream_states.
+    state: Option<usize>,
+    /// `proxy_next_upstream`.
+    listed: usize,
+    end: Option<End>,
+}
+
+impl Slot {
+    /// The tries of `request`, whose slot this is, from the first.
+    pub fn tries(&self, request: &Request<'_>) -> Vec<Try> {
+        let Ok(attempts) = self.attempts.try_borrow() else { return Vec::new() };
+        attempts.iter().map(|attempt| attempt.told(request)).collect()
+    }
+}
+
+impl Attempt {
+    fn told(&self, request: &Request<'_>) -> Try {
+        // SAFETY: peer.rs takes names that live as long as the request.
+        let address = unsafe { self.name.as_ref() }
+            .map_or_else(String::new, |name| String::from_utf8_lossy(name.as_bytes()).into_owned());
+        // SAFETY: upstream_states is null or an array of ngx_http_upstream_state_t.
+        let states: &[ffi::ngx_http_upstream_state_t] =
+            match unsafe { request.get().upstream_states.as_ref() } {
+                // SAFETY: as above.
+                Some(states) => unsafe { states.as_slice() },
+                None => &[],
+            };
+        let state = self.state.and_then(|index| states.get(index));
+        let status = state.and_then(|state| u16::try_from(state.status).ok()).unwrap_or(0);
+        // nginx's own mark for "did not come so far"
+        let time =
+            |ms: Option<ffi::ngx_msec_t>| ms.filter(|ms| *ms != usize::MAX).map(|ms| ms as u64);
+        let listed = self.listed & mask(status) != 0;
+        Try {
+            address,
+            state: Try::state(self.end, status, listed),
+            status,
+            connect: time(state.map(|state| state.connect_time)),
+            header: time(state.map(|state| state.header_time)),
+        }
+    }
+}
+
+/// The bit of a status in `proxy_next_upstream`.
+fn mask(status: u16) -> usize {
+    let bit = match status {
+        500 => ffi::NGX_HTTP_UPSTREAM_FT_HTTP_500,
+        502 => ffi::NGX_HTTP_UPSTREAM_FT_HTTP_502,
+        503 => ffi::NGX_HTTP_UPSTREAM_FT_HTTP_503,
+        504 => ffi::NGX_HTTP_UPSTREAM_FT_HTTP_504,
+        403 => ffi::NGX_HTTP_UPSTREAM_FT_HTTP_403,
+        404 => ffi::NGX_HTTP_UPSTREAM_FT_HTTP_404,
+        429 => ffi::NGX_HTTP_UPSTREAM_FT_HTTP_429,
+        _ => 0,
+    };
+    bit as usize
+}

@@ -1,0 +1,207 @@
+//! What both layers share: the request's state in an upstream, hooks that stand upon others, and those
+//! that only pass on.
+
+use std::cell::Cell;
+use std::ffi::c_void;
+use std::{mem, ptr};
+
+use ngx::ffi;
+
+use super::method::Peer;
+use crate::proto::upstream::tries::Wish;
+
+pub(super) type Upstream = ffi::ngx_http_upstream_srv_conf_t;
+pub(super) type PeerConnection = ffi::ngx_peer_connection_t;
+
+pub(super) const OK: ffi::ngx_int_t = ffi::NGX_OK as ffi::ngx_int_t;
+pub(super) const ERROR: ffi::ngx_int_t = ffi::NGX_ERROR as ffi::ngx_int_t;
+pub(super) const BUSY: ffi::ngx_int_t = ffi::NGX_BUSY as ffi::ngx_int_t;
+pub(super) const DONE: ffi::ngx_int_t = ffi::NGX_DONE as ffi::ngx_int_t;
+
+/// A request in an upstream; lives in the request's pool.
+pub struct Run {
+    pub(super) request: *mut ffi::ngx_http_request_t,
+    pub(super) upstream: *mut Upstream,
+    /// Addresses are picked; otherwise the method's.
+    pub(super) chosen: Option<usize>,
+    pub(super) wish: Wish,
+    /// What the outer layer stands on.
+    pub(super) below: Cell<Below>,
+    /// The load balancing method, where it is wrapped.
+    pub(super) method: Cell<Below>,
+    /// The location's conf, and the one with this request's timeouts.
+    pub(super) confs: Cell<Option<[*mut ffi::ngx_http_upstream_conf_t; 2]>>,
+    /// The peer that was picked last.
+    pub(super) peer: Cell<*mut Peer>,
+    /// Its kept connection turned out to be broken.
+    pub(super) stale: Cell<bool>,
+    /// How many tries were left after that; one more at the next is nginx's free retry.
+    pub(super) left: Cell<Option<usize>>,
+    /// This try is the free one: the same peer, on a new connection.
+    pub(super) again: Cell<bool>,
+    /// There was a free one.
+    pub(super) spent: Cell<bool>,
+    /// Tries since the method was begun.
+    pub(super) tried: Cell<usize>,
+}
+
+/// A layer's hooks as they were before they were wrapped.
+#[derive(Clone, Copy)]
+pub(super) struct Below {
+    data: *mut c_void,
+    get: ffi::ngx_event_get_peer_pt,
+    free: ffi::ngx_event_free_peer_pt,
+    notify: ffi::ngx_event_notify_peer_pt,
+    #[cfg(any(ngx_feature = "ssl", ngx_feature = "compat"))]
+    set_session: ffi::ngx_event_set_peer_session_pt,
+    #[cfg(any(ngx_feature = "ssl", ngx_feature = "compat"))]
+    save_session: ffi::ngx_event_save_peer_session_pt,
+}
+
+impl Below {
+    pub(super) const NOTHING: Below = Below {
+        data: ptr::null_mut(),
+        get: None,
+        free: None,
+        notify: None,
+        #[cfg(any(ngx_feature = "ssl", ngx_feature = "compat"))]
+        set_session: None,
+        #[cfg(any(ngx_feature = "ssl", ngx_feature = "compat"))]
+        save_session: None,
+    };
+
+    pub(super) fn of(pc: &PeerConnection) -> Below {
+        Below {
+            data: pc.data,
+            get: pc.get,
+            free: pc.free,
+            notify: pc.notify,
+            #[cfg(any(ngx_feature = "ssl", ngx_feature = "compat"))]
+            set_session: pc.set_session,
+            #[cfg(any(ngx_feature = "ssl", ngx_feature = "compat"))]
+            save_session: pc.save_session,
+        }
+    }
+
+    pub(super) fn put(self, pc: &mut PeerConnection) {
+        pc.data = self.data;
+        pc.get = self.get;
+        pc.free = self.free;
+        pc.notify = self.notify;
+        #[cfg(any(ngx_feature = "ssl", ngx_feature = "compat"))]
+        {
+            pc.set_session = self.set_session;
+            pc.save_session = self.save_session;
+        }
+    }
+
+    /// # Safety
+    /// `pc` is the peer connection of the request that the layer was made for.
+    pub(super) unsafe fn get(&self, pc: *mut PeerConnection) -> ffi::ngx_int_t {
+        // SAFETY: the caller's contract; each layer set data for its own get.
+        self.get.map_or(ERROR, |get| unsafe { get(pc, self.data) })
+    }
+
+    /// # Safety
+    /// As for `get`.
+    pub(super) unsafe fn free(&self, pc: *mut PeerConnection, state: ffi::ngx_uint_t) {
+        if let Some(free) = self.free {
+            // SAFETY: as in get.
+            unsafe { free(pc, self.data, state) };
+        }
+    }
+}
+
+/// Which of a run's layers a hook belongs to.
+pub(super) trait Layer: 'static {
+    fn below(run: &Run) -> Below;
+}
+pub(super) struct Outer;
+pub(super) struct Inner;
+impl Layer for Outer {
+    fn below(run: &Run) -> Below {
+        run.below.get()
+    }
+}
+impl Layer for Inner {
+    fn below(run: &Run) -> Below {
+        run.method.get()
+    }
+}
+
+/// Puts a layer's hooks in the place of `below`.
+pub(super) fn wrap<L: Layer>(
+    pc: &mut PeerConnection,
+    run: *mut Run,
+    get: unsafe extern "C" fn(*mut PeerConnection, *mut c_void) -> ffi::ngx_int_t,
+    free: unsafe extern "C" fn(*mut PeerConnection, *mut c_void, ffi::ngx_uint_t),
+) {
+    pc.data = run.cast();
+    pc.get = Some(get);
+    pc.free = Some(free);
+    // nginx asks whether there is one
+    pc.notify = pc.notify.map(|_| notify::<L> as _);
+    #[cfg(any(ngx_feature = "ssl", ngx_feature = "compat"))]
+    {
+        pc.set_session = Some(set_session::<L>);
+        pc.save_session = Some(save_session::<L>);
+    }
+}
+/// Moves plain data into the request's pool; null when memory ran out.
+pub(super) fn in_request<T>(r: *mut ffi::ngx_http_request_t, value: T) -> *mut T {
+    const { assert!(!mem::needs_drop::<T>() && align_of::<T>() <= align_of::<usize>()) };
+    // SAFETY: the request's pool lives as long as the request; ngx_palloc aligns for any word.
+    unsafe {
+        let place = ffi::ngx_palloc((*r).pool, size_of::<T>()).cast::<T>();
+        if !place.is_null() {
+            place.write(value);
+        }
+        place
+    }
+}
+impl Run {
+    /// Gives the location's conf to the layers below, which know it by its address, or this
+    /// request's to nginx.
+    pub(super) unsafe fn use_conf(&self, which: usize) {
+        if let Some(confs) = self.confs.get() {
+            // SAFETY: the request is in an upstream; the array has two.
+            unsafe { (*(*self.request).upstream).conf = confs[which & 1] };
+        }
+    }
+}
+unsafe extern "C" fn notify<L: Layer>(
+    pc: *mut PeerConnection,
+    data: *mut c_void,
+    kind: ffi::ngx_uint_t,
+) {
+    // SAFETY: as in get; the layer below had one, see wrap().
+    unsafe {
+        let below = L::below(&*data.cast::<Run>());
+        if let Some(notify) = below.notify {
+            notify(pc, below.data, kind);
+        }
+    }
+}
+
+#[cfg(any(ngx_feature = "ssl", ngx_feature = "compat"))]
+unsafe extern "C" fn set_session<L: Layer>(
+    pc: *mut PeerConnection,
+    data: *mut c_void,
+) -> ffi::ngx_int_t {
+    // SAFETY: as in get. A picked peer has no session to resume.
+    unsafe {
+        let below = L::below(&*data.cast::<Run>());
+        below.set_session.map_or(OK, |set_session| set_session(pc, below.data))
+    }
+}
+
+#[cfg(any(ngx_feature = "ssl", ngx_feature = "compat"))]
+unsafe extern "C" fn save_session<L: Layer>(pc: *mut PeerConnection, data: *mut c_void) {
+    // SAFETY: as in get.
+    unsafe {
+        let below = L::below(&*data.cast::<Run>());
+        if let Some(save_session) = below.save_session {
+            save_session(pc, below.data);
+        }
+    }
+}

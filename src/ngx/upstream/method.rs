@@ -1,0 +1,199 @@
+//! The inner layer, in the place of the load balancing method: gives the picked addresses, or the
+//! method's as often as was asked for.
+
+use std::ffi::c_void;
+use std::net::SocketAddr;
+use std::{mem, ptr};
+
+use ngx::ffi;
+use nix::sys::socket::{SockaddrIn, SockaddrIn6, SockaddrLike, UnixAddr};
+
+use super::Balancer;
+use super::layer::{
+    BUSY, Below, ERROR, Inner, OK, PeerConnection, Run, Upstream, in_request, wrap,
+};
+use crate::ngx::guard::guard;
+use crate::ngx::http::{conf_of, context};
+use crate::ngx::log::Level;
+use crate::ngx::request::Request;
+use crate::proto::listen::Address;
+
+/// peer.init of the inner layer: the kept connections, or the outer layer, call it in the method's
+/// place.
+pub(super) unsafe extern "C" fn inner_init<M: Balancer>(
+    r: *mut ffi::ngx_http_request_t,
+    us: *mut Upstream,
+) -> ffi::ngx_int_t {
+    guard("upstream", ERROR, || {
+        // SAFETY: as in begin(), which has made the run.
+        let (request, conf) =
+            unsafe { (Request::from_raw(r), conf_of::<M, M::Server>((*us).srv_conf)) };
+        let (Some(conf), Some(kept)) = (conf, context::<M>(&request)) else { return ERROR };
+        let hooks = M::hooks(conf);
+        let run = M::slot(kept).run.get();
+        // SAFETY: begin() has put this request's run there; pc belongs to the request.
+        let (Some(state), pc) = (unsafe { (run.as_ref(), &raw mut (*(*r).upstream).peer) }) else {
+            return ERROR;
+        };
+        if let Some(peers) = state.chosen {
+            // SAFETY: as above; nobody else holds it now.
+            let pc = unsafe { &mut *pc };
+            Below::NOTHING.put(pc);
+            wrap::<Inner>(pc, run, inner_get::<M>, inner_free::<M>);
+            pc.tries = state.wish.tries(peers.max(hooks.servers.get()));
+            return OK;
+        }
+        if hooks.placeholder.get() {
+            request.log(
+                Level::Err,
+                format_args!("no peer set for upstream \"{}\", which has no servers", shown(us)),
+            );
+            return ERROR;
+        }
+        // SAFETY: what would have been called without us.
+        let result = hooks.inner.get().map_or(ERROR, |init| unsafe { init(r, us) });
+        if result == OK && state.wish.any() {
+            // SAFETY: as above; init has returned.
+            let pc = unsafe { &mut *pc };
+            state.method.set(Below::of(pc));
+            wrap::<Inner>(pc, run, inner_get::<M>, inner_free::<M>);
+            pc.tries = state.wish.tries(pc.tries);
+        }
+        result
+    })
+}
+
+fn shown(us: *mut Upstream) -> String {
+    // SAFETY: callers pass the upstream of the running hook.
+    String::from_utf8_lossy(unsafe { (*us).host.as_bytes() }).into_owned()
+}
+
+/// get of the inner layer: the address.
+unsafe extern "C" fn inner_get<M: Balancer>(
+    pc: *mut PeerConnection,
+    data: *mut c_void,
+) -> ffi::ngx_int_t {
+    guard("upstream", ERROR, || {
+        // SAFETY: as in get.
+        let run = unsafe { &*data.cast::<Run>() };
+        if run.chosen.is_none() {
+            // SAFETY: as in get.
+            return unsafe { of_method::<M>(run, pc) };
+        }
+        // SAFETY: as in begin().
+        let (request, conf) = unsafe {
+            (Request::from_raw(run.request), conf_of::<M, M::Server>((*run.upstream).srv_conf))
+        };
+        // SAFETY: as in get; no layer above holds a reference while it calls down.
+        let pc = unsafe { &mut *pc };
+        pc.set_cached(0);
+        pc.connection = ptr::null_mut();
+        if !run.again.get() || run.peer.get().is_null() {
+            let Some(address) = conf.and_then(|conf| M::pick(&request, conf)) else {
+                // SAFETY: the upstream lives as long as the cycle.
+                pc.name = unsafe { &raw mut (*run.upstream).host };
+                return BUSY;
+            };
+            run.peer.set(Peer::of(&request, &address));
+        }
+        // SAFETY: null or made above, in the request's pool.
+        let Some(peer) = (unsafe { run.peer.get().as_mut() }) else { return ERROR };
+        pc.sockaddr = (&raw mut peer.sockaddr).cast();
+        pc.socklen = peer.socklen;
+        pc.name = &raw mut peer.name;
+        OK
+    })
+}
+
+/// The method's peer; begins the method anew when it has no more while tries are left.
+///
+/// # Safety
+/// `pc` is the peer connection of the run's request.
+unsafe fn of_method<M: Balancer>(run: &Run, pc: *mut PeerConnection) -> ffi::ngx_int_t {
+    // SAFETY: the caller's contract; init may change all of what is put back.
+    unsafe {
+        let result = run.method.get().get(pc);
+        if result != BUSY || run.tried.get() == 0 {
+            run.tried.set(run.tried.get() + 1);
+            return result;
+        }
+        let conf = conf_of::<M, M::Server>((*run.upstream).srv_conf);
+        let Some(init) = conf.and_then(|conf| M::hooks(conf).inner.get()) else { return result };
+        let (above, tries) = (Below::of(&*pc), (*pc).tries);
+        // nginx's methods take what they left there before for their own
+        (*pc).data = ptr::null_mut();
+        let begun = init(run.request, run.upstream);
+        run.method.set(Below::of(&*pc));
+        above.put(&mut *pc);
+        (*pc).tries = tries;
+        if begun != OK {
+            return begun;
+        }
+        let result = run.method.get().get(pc);
+        run.tried.set(usize::from(result != BUSY));
+        result
+    }
+}
+
+/// free of the inner layer.
+unsafe extern "C" fn inner_free<M: Balancer>(
+    pc: *mut PeerConnection,
+    data: *mut c_void,
+    state: ffi::ngx_uint_t,
+) {
+    guard("upstream", (), || {
+        // SAFETY: as in get.
+        let (run, left) = unsafe { (&*data.cast::<Run>(), (*pc).tries.saturating_sub(1)) };
+        if run.chosen.is_none() {
+            // SAFETY: as in get.
+            unsafe { run.method.get().free(pc, state) };
+        } else if !run.stale.get() {
+            // SAFETY: as in begin().
+            let (request, conf) = unsafe {
+                (Request::from_raw(run.request), conf_of::<M, M::Server>((*run.upstream).srv_conf))
+            };
+            if let Some(conf) = conf {
+                M::ended(&request, conf, state & ffi::NGX_PEER_FAILED as usize != 0);
+            }
+        }
+        // a method with one server would say that there are no tries
+        // SAFETY: as in get.
+        unsafe { (*pc).tries = left };
+    });
+}
+
+/// A picked address as nginx wants it, in the request's pool.
+pub(super) struct Peer {
+    name: ffi::ngx_str_t,
+    socklen: ffi::socklen_t,
+    sockaddr: libc::sockaddr_storage,
+}
+
+impl Peer {
+    /// Null when memory ran out.
+    fn of(request: &Request<'_>, address: &Address) -> *mut Peer {
+        let Some(name) = request.copied(&address.text()) else { return ptr::null_mut() };
+        // SAFETY: all-zero is a sockaddr_storage.
+        let mut peer = Peer { name, socklen: 0, sockaddr: unsafe { mem::zeroed() } };
+        let copied = match address {
+            Address::Inet(SocketAddr::V4(v4)) => peer.set(&SockaddrIn::from(*v4)),
+            Address::Inet(SocketAddr::V6(v6)) => peer.set(&SockaddrIn6::from(*v6)),
+            Address::Unix(path) => UnixAddr::new(path.as_slice()).is_ok_and(|unix| peer.set(&unix)),
+        };
+        if copied { in_request(request.as_raw(), peer) } else { ptr::null_mut() }
+    }
+
+    fn set(&mut self, address: &impl SockaddrLike) -> bool {
+        let len = address.len() as usize;
+        if len > size_of_val(&self.sockaddr) {
+            return false;
+        }
+        // SAFETY: the address has that many bytes, and there is room for them.
+        unsafe {
+            let to = (&raw mut self.sockaddr).cast::<u8>();
+            ptr::copy_nonoverlapping(address.as_ptr().cast::<u8>(), to, len);
+        }
+        self.socklen = address.len();
+        true
+    }
+}
