@@ -1,9 +1,10 @@
 //! An HTTP/1.1 client on nginx's event loop: calls to workers and nodes over connections that are
 //! kept alive. It follows no redirect, and reads no more of an answer than it is allowed to.
 //!
-//! The messages are hyper's, the sockets and timers nginx's. hyper costs 1.7 us of a call where a
-//! parser of our own (httparse, no chunked coding yet) costs 0.65 us; beside the 10 us and more that a
-//! call spends in the kernel this is not worth a state machine of our own.
+//! The messages are hyper's, the sockets and timers nginx's. A call and its answer cost hyper 1.7 us
+//! where a parser of our own (httparse) costs 0.65 us, measured in memory; the whole call costs 5 us of
+//! this process and about 20 us of both, most of it in the kernel. That is well within what is asked
+//! for, so the rules of HTTP stay in hands that know them.
 //!
 //! `desk.rs` knows the connections and calls of the process, `peer.rs` one connection, `exchange.rs`
 //! one request and answer, `link.rs` the socket; `proto/cluster/pool.rs` keeps the account.
@@ -160,7 +161,7 @@ impl Drop for Pending {
 /// Sends `call`, at once where a connection is ready. `done` is called once, from the event loop,
 /// never from within this function; it may call anything here. A kept-alive connection that turns
 /// out to be closed before a byte of the answer came is replaced by a fresh one once; a method that is
-/// not idempotent is sent again only when the peer's kernel says that it was never read.
+/// not idempotent is sent again only when the kernel knows that the peer never read it whole.
 ///
 /// Only in a worker or the single process, from its event loop.
 pub fn send(call: Call, done: impl FnOnce(Result<Answer, CallError>) + 'static) -> Pending {

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use ngx::ffi;
 
 use super::link::{Link, NoLink, Wiring};
-use super::peer::{Job, Mover, Outcome, Peer};
+use super::peer::{Job, Outcome, Peer};
 use super::{Answer, Call, CallError, Done};
 use crate::ngx::cycle;
 use crate::ngx::event::Deferred;
@@ -24,7 +24,6 @@ enum Place {
 }
 
 struct Desk {
-    mover: Mover,
     pool: Pool<super::Endpoint>,
     /// Connections by number; the handlers find the number at `connection->data`.
     peers: Vec<Option<Box<Peer>>>,
@@ -39,7 +38,6 @@ struct Desk {
 thread_local! {
     // never dropped: at exit nginx has already taken its connections down
     static DESK: &'static RefCell<Desk> = Box::leak(Box::new(RefCell::new(Desk {
-        mover: Mover::new(),
         pool: Pool::new(PoolLimits::default()),
         peers: Vec::new(),
         free: Vec::new(),
@@ -116,7 +114,7 @@ fn open(job: &Job) -> Result<usize, CallError> {
     })?;
     with(|desk| {
         let number = desk.free.pop().unwrap_or(desk.peers.len());
-        let peer = Peer::new(endpoint.clone(), link, number, &desk.mover)?;
+        let peer = Peer::new(endpoint.clone(), link, number)?;
         match desk.peers.get_mut(number) {
             Some(seat) => *seat = Some(Box::new(peer)),
             None => desk.peers.push(Some(Box::new(peer))),
@@ -198,7 +196,7 @@ fn tell() {
 impl Desk {
     fn advance(&mut self, number: usize) -> Option<Outcome> {
         let peer = self.peers.get_mut(number)?.as_mut()?;
-        peer.advance(&self.mover, cycle::milliseconds())
+        peer.advance(cycle::milliseconds())
     }
 
     /// Takes a connection in use off the account.

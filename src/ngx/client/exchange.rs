@@ -2,7 +2,9 @@
 //! what comes back, never more of it than the caller allows.
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::future::{Future, poll_fn};
+use std::io::{self, ErrorKind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -95,6 +97,15 @@ pub(super) async fn answer(
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         return Err(Fault::Malformed("the answer switches protocols unasked"));
     }
+    // hyper reads an unknown coding to the end of the connection, and ignores a length beside a coding
+    if let Some(coding) = head.headers.get(header::TRANSFER_ENCODING) {
+        if head.headers.contains_key(header::CONTENT_LENGTH) {
+            return Err(Fault::Malformed("the answer has both a length and a transfer coding"));
+        }
+        if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+            return Err(Fault::Malformed("the answer has an unknown transfer coding"));
+        }
+    }
     let announced = body.size_hint().lower();
     if announced > max_body as u64 {
         return Err(Fault::TooLarge);
@@ -124,4 +135,11 @@ async fn gather(body: &mut Incoming, announced: usize, max: usize) -> Result<Byt
         }
     }
     Ok(if all.is_empty() { first } else { all.freeze() })
+}
+
+/// What is wrong with the chunked coding, if that is what hyper complains of.
+pub(super) fn broken_coding(error: &hyper::Error) -> Option<String> {
+    let cause = error.source()?.downcast_ref::<io::Error>()?;
+    matches!(cause.kind(), ErrorKind::InvalidInput | ErrorKind::InvalidData)
+        .then(|| cause.to_string())
 }

@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::ptr;
 use std::rc::Rc;
@@ -153,17 +153,12 @@ impl Link {
         (errno != 0).then(|| io::Error::from_raw_os_error(errno))
     }
 
-    /// Whether the peer's kernel has said that it threw away what was written: the peer closed
-    /// before it read the call.
+    /// Whether the peer closed before it read the whole call: its kernel has thrown it away, or had
+    /// not acknowledged it when it sent the end, which acknowledges all that had come.
     pub(super) fn unread(&self) -> bool {
         self.reset.get()
             || self.deaf.get()
-            || self.with(|c, _, _| c.fd).is_some_and(|fd| {
-                // SAFETY: the descriptor is the live connection's.
-                let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
-                let error = socket::getsockopt(&fd, sockopt::SocketError);
-                matches!(error, Ok(libc::EPIPE | libc::ECONNRESET))
-            })
+            || self.with(|c, _, _| c.fd).is_some_and(|fd| unacknowledged(fd) || thrown_away(fd))
     }
 
     /// Whether an idle connection is as it was left: neither closed nor spoken to.
@@ -309,6 +304,21 @@ impl Drop for Link {
     fn drop(&mut self) {
         self.close();
     }
+}
+
+/// Asked before [`thrown_away`], for a reset empties the queue.
+fn unacknowledged(fd: RawFd) -> bool {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: SIOCOUTQ, which has TIOCOUTQ's number, writes one int.
+    let rc = unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &raw mut bytes) };
+    rc == 0 && bytes > 0
+}
+
+fn thrown_away(fd: RawFd) -> bool {
+    // SAFETY: the descriptor is a live connection's.
+    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+    let error = socket::getsockopt(&fd, sockopt::SocketError);
+    matches!(error, Ok(libc::EPIPE | libc::ECONNRESET))
 }
 
 fn transmit(fd: RawFd, parts: &[IoSlice<'_>]) -> Result<usize, Errno> {

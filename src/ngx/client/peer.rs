@@ -4,10 +4,10 @@
 
 use std::future::Future;
 use std::pin::{Pin, pin};
+use std::ptr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 
 use hyper::client::conn::http1::{Builder, Connection, SendRequest};
 
@@ -51,29 +51,16 @@ pub(super) struct Peer {
     deadline: usize,
 }
 
-struct Woken(AtomicBool);
+/// Whether hyper wants to be asked once more: whatever it wakes is the connection being moved on.
+static WOKEN: AtomicBool = AtomicBool::new(false);
 
-impl Wake for Woken {
-    fn wake(self: Arc<Self>) {
-        self.0.store(true, Ordering::Relaxed);
-    }
+// SAFETY: there is nothing behind the pointer, and an atomic flag may be set from anywhere.
+static WAKER: Waker = unsafe { Waker::from_raw(RAW) };
 
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
+const RAW: RawWaker = RawWaker::new(ptr::null(), &RawWakerVTable::new(|_| RAW, wake, wake, |_| ()));
 
-/// What a process needs once to move its connections on.
-pub(super) struct Mover {
-    woken: Arc<Woken>,
-    waker: Waker,
-}
-
-impl Mover {
-    pub(super) fn new() -> Self {
-        let woken = Arc::new(Woken(AtomicBool::new(false)));
-        Mover { waker: Waker::from(woken.clone()), woken }
-    }
+fn wake(_: *const ()) {
+    WOKEN.store(true, Ordering::Relaxed);
 }
 
 impl Peer {
@@ -82,14 +69,13 @@ impl Peer {
         endpoint: Endpoint,
         link: Rc<Link>,
         number: usize,
-        mover: &Mover,
     ) -> Result<Peer, CallError> {
         link.set_number(number);
         let mut builder = Builder::new();
         builder.max_buf_size(MAX_HEAD);
         let handshake = pin!(builder.handshake(Stream(link.clone())));
         // HTTP/1 shakes no hands
-        match handshake.poll(&mut Context::from_waker(&mover.waker)) {
+        match handshake.poll(&mut Context::from_waker(&WAKER)) {
             Poll::Ready(Ok((sender, connection))) => Ok(Peer {
                 endpoint,
                 link,
@@ -128,11 +114,11 @@ impl Peer {
     }
 
     /// Moves the call on as far as it goes. None: it waits for the peer.
-    pub(super) fn advance(&mut self, mover: &Mover, now: usize) -> Option<Outcome> {
+    pub(super) fn advance(&mut self, now: usize) -> Option<Outcome> {
         let mut running = self.running.take()?;
-        let mut cx = Context::from_waker(&mover.waker);
+        let mut cx = Context::from_waker(&WAKER);
         loop {
-            mover.woken.0.store(false, Ordering::Relaxed);
+            WOKEN.store(false, Ordering::Relaxed);
             self.turn(&mut cx);
             if let Poll::Ready(result) = running.answer.as_mut().poll(&mut cx) {
                 drop(running.answer);
@@ -148,7 +134,7 @@ impl Peer {
                 }
                 return Some(Outcome::Over(running.job, result));
             }
-            if !mover.woken.0.load(Ordering::Relaxed) {
+            if !WOKEN.load(Ordering::Relaxed) {
                 break;
             }
         }
@@ -225,13 +211,16 @@ impl Peer {
                 None if error.is_parse() || error.is_user() => {
                     CallError::Malformed(error.to_string())
                 }
-                None => CallError::Closed,
+                None => match exchange::broken_coding(&error) {
+                    Some(reason) => CallError::Malformed(reason),
+                    None => CallError::Closed,
+                },
             },
         }
     }
 
-    /// Only where nothing of an answer came; a method that must not be done twice only if the peer's
-    /// kernel says that the call was never read.
+    /// Only where nothing of an answer came; a method that must not be done twice only if the
+    /// peer did not read the call.
     fn may_try_again(&self, call: &Call, result: &Result<Answer, CallError>) -> bool {
         self.used
             && matches!(result, Err(CallError::Closed))
