@@ -18,7 +18,6 @@ use http::{HeaderMap, Method, StatusCode};
 use nix::errno::Errno;
 
 pub use crate::proto::cluster::pool::PoolLimits;
-pub use crate::proto::cluster::target::sendable;
 
 mod desk;
 mod exchange;
@@ -54,7 +53,7 @@ pub struct Call {
     pub host: String,
     /// Any method but CONNECT.
     pub method: Method,
-    /// Path and query as they are sent; [`sendable`] makes them so.
+    /// Path and query as they are sent; `proto/cluster/headers.rs` makes them so.
     pub target: String,
     /// Headers; those that belong to a connection or frame a message are the client's own.
     pub headers: HeaderMap,

@@ -13,5 +13,4 @@ pub mod pool;
 pub mod query;
 pub mod secret;
 pub mod sign;
-pub mod target;
 pub mod window;
