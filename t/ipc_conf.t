@@ -27,7 +27,9 @@ ok $s->wait_for(sub {
 unlike body('/get?shape'), qr/blue/, 'another key has nothing';
 is $s->get($s->port, '/set?colour=red')->status, 200, 'a second change';
 for my $worker (0 .. 3) {
-    is body("/ask?$worker"), "worker $worker has 1\n", "worker $worker has the entry";
+    # what another worker asks may come before what the first one has said
+    ok $s->wait_for(sub { body("/ask?$worker") eq "worker $worker has 1\n" }, "worker $worker to have it"),
+        "worker $worker has the entry";
 }
 is body('/ask?4'), "No worker with id 4\n", 'a worker that does not exist';
 is body('/keep?shape=round'), "ok\n", 'a change that is kept';

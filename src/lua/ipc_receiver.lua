@@ -13,6 +13,7 @@ local timer_at = ngx.timer.at
 local spawn = ngx.thread.spawn
 local traceback = debug.traceback
 local pairs, type, tostring, xpcall = pairs, type, tostring, xpcall
+local getfenv, setfenv, setmetatable = getfenv, setfenv, setmetatable
 
 ffi.cdef [[
 typedef struct {
@@ -72,6 +73,7 @@ local concurrent = {}   -- name -> true
 local running = 0       -- concurrent handlers under way
 
 local receiver          -- the light thread that runs handlers in order
+local globals           -- its table of globals, which no other light thread has
 local sender            -- of the message whose handler it runs
 local current           -- the name of that message
 local senders = setmetatable({}, { __mode = "k" })  -- concurrent handler's thread -> its sender
@@ -83,19 +85,38 @@ local last_call = 0
 -- Messages put aside by the deputy (the seventh field), and retained values for later handlers, in order.
 local backlog, first, last, backlog_bytes = {}, 1, 0, 0
 
+-- Whether the receiver asks. Comparing tables of globals is compiled, asking for the running
+-- coroutine ends a trace.
+local function is_receiver()
+    return globals ~= nil and getfenv(0) == globals or receiver ~= nil and co_running() == receiver
+end
+
+-- Gives this light thread globals of its own, which read and write those it had; nil where the
+-- threads that it starts would have them, too.
+local function own_globals()
+    local theirs = getfenv(0)
+    local own = setmetatable({}, { __index = theirs, __newindex = theirs })
+    setfenv(0, own)
+    local apart
+    coroutine.wrap(function() apart = getfenv(0) ~= own end)()
+    if apart then
+        return own
+    end
+    setfenv(0, theirs)
+end
+
 -- The sender of the message whose handler asks; nil for anybody else, also for whoever runs while
 -- a handler has yielded.
 function _M.sender()
-    local thread = co_running()
-    if thread == receiver then
+    if is_receiver() then
         return sender
     end
-    return senders[thread]
+    return senders[co_running()]
 end
 
 -- Whether the caller is a handler that runs in order: then nothing else is handled until it ends.
 function _M.in_order()
-    return receiver ~= nil and co_running() == receiver
+    return is_receiver()
 end
 
 local function trace(err)
@@ -221,7 +242,8 @@ local function run()
     heirs = heirs + 1
     repeat until turn:wait(WAIT)
     heirs = heirs - 1
-    receiver = co_running()
+    local theirs = getfenv(0)
+    receiver, globals = co_running(), own_globals()
     if not in_order then
         mourn()
     end
@@ -249,7 +271,8 @@ local function run()
             break
         end
     end
-    receiver, in_order = nil, true
+    receiver, globals, in_order = nil, nil, true
+    setfenv(0, theirs)      -- the coroutine may be used again
     C.ngx_cc_ipc_pass(guard)
 end
 
