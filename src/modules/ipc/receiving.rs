@@ -179,7 +179,7 @@ impl Worker {
         }
         let Some(bells) = &self.bells else { return true };
         match &mut self.events {
-            Some(events) if self.spin.look_again(cycle::nanoseconds()) => {
+            Some(events) if self.spin.look_again(cycle::nanoseconds(), self.crowded) => {
                 events.turn.next_turn();
                 true
             }
