@@ -29,7 +29,9 @@ struct Bell {
     room: AtomicU32,
     /// A bit per sender that has written.
     mail: [AtomicU64; MESH_MAX / 64],
-    /// The worker has left a generation that ends: nobody will follow it.
+    _line: [u32; 26],
+    /// The worker has left a generation that ends: nobody will follow it. Each sender looks here
+    /// first, so it is apart from what changes with each message.
     left: AtomicU32,
     /// Somebody accounts for what was left unread; in the first bell only.
     settled: AtomicU32,
@@ -276,6 +278,7 @@ pub mod model {
                 awake: AtomicU32::new(0),
                 room: AtomicU32::new(0),
                 mail: std::array::from_fn(|_| AtomicU64::new(0)),
+                _line: [0; 26],
                 left: AtomicU32::new(0),
                 settled: AtomicU32::new(0),
             };
