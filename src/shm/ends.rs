@@ -11,6 +11,10 @@ use crate::proto::ipc::outbox::{Put, Wire};
 /// Records taken from one ring before the next one's turn.
 const STREAK: usize = 64;
 
+/// Most bytes of two pieces of a long message. The reader takes one while the next is written, and
+/// others' records in between.
+const PIECE: usize = 256 << 10;
+
 /// Wakes the workers of a generation.
 pub trait Bell: Clone {
     /// Wakes `worker`, which sleeps.
@@ -44,7 +48,7 @@ impl<'m, B: Bell> Bells<'m, B> {
     /// The writing end of the ring to worker `to`.
     pub fn writer(&self, to: usize) -> Option<Writer<'m, B>> {
         let producer = self.mesh.ring(self.me, to)?.producer();
-        let piece = self.mesh.longest() / 2 - HEADER - NAME_MAX;
+        let piece = self.mesh.longest().min(PIECE) / 2 - HEADER - NAME_MAX;
         if producer.is_used() {
             // a predecessor may have died between a record and its bell
             self.mesh.mail(self.me, to);

@@ -15,7 +15,7 @@ pub const MESH_MAX: usize = 128;
 /// What all rings of a generation may take together before they get smaller, bytes.
 const TOTAL: usize = 128 << 20;
 /// A ring's size, bytes: no less, no more.
-const RING: (usize, usize) = (16 << 10, 1 << 20);
+const RING: (usize, usize) = (16 << 10, 4 << 20);
 
 const ASLEEP: u32 = 0;
 const AWAKE: u32 = 1;

@@ -10,6 +10,8 @@ use super::{Shared, Word};
 
 /// Bytes in front of each record: its length.
 const PREFIX: usize = 8;
+/// As much as a producer uses of a ring as long as its consumer keeps up: it stays in the cache.
+const HOT: usize = 512 << 10;
 /// In a length word: the rest of the lap is unused.
 const PAD: u64 = 1 << 63;
 
@@ -185,7 +187,7 @@ impl Producer<'_> {
             return Err(NoRoom);
         }
         let lap = self.ring.lap(self.tail);
-        let pad = if need > lap { lap } else { 0 };
+        let pad = if need > lap || self.may_turn(lap, need) { lap } else { 0 };
         if !self.fits(pad + need) {
             return Err(NoRoom);
         }
@@ -214,6 +216,19 @@ impl Producer<'_> {
     /// Whether there ever was a record.
     pub fn is_used(&self) -> bool {
         self.tail != 0
+    }
+
+    /// Whether the rest of the lap is better left unused: the consumer keeps up, so the start of the
+    /// ring, which the caches know, has room enough. Asked each [`HOT`] bytes only, for the answer
+    /// takes a look at the consumer's end.
+    fn may_turn(&mut self, lap: usize, need: usize) -> bool {
+        let at = self.ring.size - lap;
+        if at / HOT == (at + need) / HOT || at == 0 {
+            return false;
+        }
+        self.head = self.ring.ends.head.load(Ordering::Acquire); // pairs with release()
+        let used = self.tail.wrapping_sub(self.head);
+        used <= (HOT / 2) as u64 && used as usize + lap + need <= self.ring.size
     }
 
     fn fits(&mut self, bytes: usize) -> bool {
@@ -422,6 +437,28 @@ mod tests {
         memory.ring().producer().put([b"three", b"", b""]).unwrap();
         assert_eq!(successor.take(), Some(&b"three"[..]));
         assert_eq!(successor.take(), None);
+    }
+
+    /// While the consumer keeps up, the start of the ring is used again and again; what a lagging
+    /// one has not taken is never written over.
+    #[test]
+    fn a_consumer_that_keeps_up_keeps_the_ring_small() {
+        let memory = Memory::new(4 * HOT);
+        let (mut producer, mut consumer) = (memory.ring().producer(), memory.ring().consumer());
+        let record = |i: u32| [[i as u8; 1000].as_slice(), &i.to_ne_bytes()].concat();
+        let mut furthest = 0;
+        for i in 0..5000 {
+            producer.put([&record(i), b"", b""]).unwrap();
+            furthest = furthest.max(4 * HOT - producer.ring.lap(producer.tail));
+            assert_eq!(consumer.take(), Some(&record(i)[..]));
+        }
+        assert!(furthest <= HOT, "{furthest}");
+        let put = (0..).take_while(|i| producer.put([&record(*i), b"", b""]).is_ok()).count();
+        assert!(put > 3 * HOT / 1024, "{put}");
+        for i in 0..put as u32 {
+            assert_eq!(consumer.take(), Some(&record(i)[..]));
+        }
+        assert_eq!(consumer.take(), None);
     }
 
     #[test]
