@@ -220,7 +220,8 @@ impl Producer<'_> {
 
     /// Whether the rest of the lap is better left unused: the consumer keeps up, so the start of the
     /// ring, which the caches know, has room enough. Asked each [`HOT`] bytes only, for the answer
-    /// takes a look at the consumer's end.
+    /// takes a look at the consumer's end; and only while little is under way, for until the consumer
+    /// has passed the unused rest, there is no more room than in front of it.
     fn may_turn(&mut self, lap: usize, need: usize) -> bool {
         let at = self.ring.size - lap;
         if at / HOT == (at + need) / HOT || at == 0 {
@@ -228,7 +229,7 @@ impl Producer<'_> {
         }
         self.head = self.ring.ends.head.load(Ordering::Acquire); // pairs with release()
         let used = self.tail.wrapping_sub(self.head);
-        used <= (HOT / 2) as u64 && used as usize + lap + need <= self.ring.size
+        used <= (HOT / 8) as u64 && used as usize + lap + need <= self.ring.size
     }
 
     fn fits(&mut self, bytes: usize) -> bool {
@@ -454,7 +455,7 @@ mod tests {
         }
         assert!(furthest <= HOT, "{furthest}");
         let put = (0..).take_while(|i| producer.put([&record(*i), b"", b""]).is_ok()).count();
-        assert!(put > 3 * HOT / 1024, "{put}");
+        assert!(put >= HOT / 2 / 1024, "{put}");
         for i in 0..put as u32 {
             assert_eq!(consumer.take(), Some(&record(i)[..]));
         }
