@@ -131,7 +131,7 @@ impl<B: Bell> Wire for Writer<'_, B> {
         self.piece
     }
 
-    #[inline]
+    #[inline(always)]
     fn put(&mut self, header: &[u8; HEADER], name: &[u8], piece: &[u8]) -> Put {
         if self.bells.mesh.has_left(self.to) {
             return Put::Gone;

@@ -126,18 +126,18 @@ impl<'m> Mesh<'m> {
         self.bells.get(worker)
     }
 
-    /// `from` has put a record for `to`. True: `to` sleeps and the caller must wake it.
+    /// `from` has just put a record for `to`. True: `to` sleeps and the caller must wake it.
     #[inline]
     pub fn mail(&self, from: usize, to: usize) -> bool {
         let Some((bell, word)) = self.bell(to).and_then(|b| Some((b, b.mail.get(from / 64)?)))
         else {
             return false;
         };
-        // pairs with the fence in senders(): either the receiver's look at the ring comes later
-        // than the record, or this look at the bit later than its being cleared
-        fence(Ordering::SeqCst);
+        // SeqCst, as put() before it and with the fence in senders(): either the receiver's look at
+        // the ring comes later than the record, or this look at the bit later than its being cleared
+        fence_for_loom();
         let bit = 1 << (from % 64);
-        if word.load(Ordering::Relaxed) & bit == 0 {
+        if word.load(Ordering::SeqCst) & bit == 0 {
             word.fetch_or(bit, Ordering::SeqCst);
             fence_for_loom();
         }
@@ -169,7 +169,7 @@ impl<'m> Mesh<'m> {
             }
         }
         if bits != 0 {
-            fence(Ordering::SeqCst); // pairs with the fence in mail()
+            fence(Ordering::SeqCst); // with put() and mail()
         }
         bits
     }

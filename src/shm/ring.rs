@@ -152,6 +152,38 @@ impl Ring<'_> {
     }
 }
 
+/// Copies `len` bytes: few, mostly, for which a call would cost more than the copy.
+///
+/// # Safety
+/// As for [`std::ptr::copy_nonoverlapping`].
+#[inline(always)]
+unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
+    /// Two words that may overlap make any length from one word to two.
+    #[inline(always)]
+    unsafe fn both<T>(from: *const u8, to: *mut u8, len: usize) {
+        let last = len - size_of::<T>();
+        // SAFETY: the caller says that `len` bytes are there, of which T is at most that many.
+        unsafe {
+            let (head, tail) =
+                (from.cast::<T>().read_unaligned(), from.add(last).cast::<T>().read_unaligned());
+            to.cast::<T>().write_unaligned(head);
+            to.add(last).cast::<T>().write_unaligned(tail);
+        }
+    }
+    // SAFETY: the caller's; each branch needs no more than `len` bytes.
+    unsafe {
+        match len {
+            0 => {}
+            1 => to.write(from.read()),
+            2..4 => both::<u16>(from, to, len),
+            4..8 => both::<u32>(from, to, len),
+            8..16 => both::<u64>(from, to, len),
+            16..=32 => both::<u128>(from, to, len),
+            _ => to.copy_from_nonoverlapping(from, len),
+        }
+    }
+}
+
 /// Has the processor fetch what will be read there; a hint only.
 #[inline(always)]
 fn prefetch(at: *const u8) {
@@ -179,7 +211,7 @@ pub struct Producer<'m> {
 
 impl Producer<'_> {
     /// Appends the concatenation of `parts` as one record, visible at once.
-    #[inline]
+    #[inline(always)] // so that parts of a known length are copied by a few instructions
     pub fn put(&mut self, parts: [&[u8]; 3]) -> Result<(), NoRoom> {
         let length: usize = parts.iter().map(|part| part.len()).sum();
         let need = (PREFIX + length).next_multiple_of(8);
@@ -204,12 +236,14 @@ impl Producer<'_> {
             // SAFETY: `need` bytes from the tail on are inside this lap, and between tail and head
             // nobody but the producer looks.
             unsafe {
-                to.copy_from_nonoverlapping(part.as_ptr(), part.len());
+                copy(part.as_ptr(), to, part.len());
                 to = to.add(part.len());
             }
         }
         self.tail = self.tail.wrapping_add(need as u64);
-        self.ring.ends.tail.store(self.tail, Ordering::Release); // pairs with peek()
+        // Release pairs with is_empty(). SeqCst, and a swap, for Mesh::mail(), whose look at the bell
+        // must not come first: this is the cheapest way to say so.
+        self.ring.ends.tail.swap(self.tail, Ordering::SeqCst);
         Ok(())
     }
 

@@ -1,11 +1,12 @@
 //! The floor: what two processes of this machine can do without nginx and Lua, over a bare ring in
-//! shared memory and over a socket. `floor list` names the transports; `floor TRANSPORT WORK SIZE
+//! shared memory, the module's own ring and a socket. `floor list` names the transports; `floor TRANSPORT WORK SIZE
 //! SECONDS` runs one work over one of them and prints `key value` lines, as the Lua works do.
 
 // shared memory and fork are what this program is about
 #![allow(unsafe_code)]
 
 mod link;
+mod ours;
 mod ring;
 mod socket;
 mod works;
@@ -26,6 +27,7 @@ struct Transport {
 /// One row here and one file with a `Link` is all that another transport needs.
 const TRANSPORTS: &[Transport] = &[
     Transport { key: "ring", title: "bare ring (Rust)", run: run::<ring::Awake> },
+    Transport { key: "ours", title: "our ring (Rust)", run: run::<ours::Ours> },
     Transport { key: "bell", title: "ring with bell (Rust)", run: run::<ring::Sleepy> },
     Transport { key: "socket", title: "bare socket (Rust)", run: run::<socket::Socket> },
 ];

@@ -29,6 +29,7 @@ sub flood ($quick) {
         name => 'flood', title => 'One-way flood, one worker to another', workers => 2,
         metrics => [ $RATE->('msg/s'), @COST ],
         against => [ 'ngx_lua_ipc', 'list (busy)', 'bare ring (Rust)' ],
+        ratios  => [ [ 'our ring (Rust)', 'bare ring (Rust)' ] ],
         cases   => [ map {
             my $size = $_;
             map { +{
