@@ -100,11 +100,11 @@ fn play(seed: u64) -> Tally {
     tally
 }
 
-/// The storm is over: the stopped go on, the dead are replaced, what waits is delivered. Two
-/// seconds are enough for whatever only the housekeeping finds.
+/// The storm is over: the stopped go on, the dead are replaced, what waits is delivered. Three
+/// looks of the housekeeping are enough for whatever only it finds.
 fn settle(world: &Rc<World>) {
     world.calm();
-    let end = world.now() + 2200;
+    let end = world.now() + 3300;
     while world.now() < end {
         world.pass();
     }
