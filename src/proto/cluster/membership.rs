@@ -41,7 +41,8 @@
 //! A new router takes over with [`restore`](Membership::restore) and what `Nodes::snapshot` has; calls
 //! and commands of the one before it are lost, all else goes on. `reportHubPort=PORT` is `report` with
 //! the peer's address and that port, `transferServer=ADDRESS` is `transfer`, `ngx_cc.transfer` is
-//! `transfer_clients`, `invalidClient=ADDRESS` is `invalid_client`. Casts go to `clients`, and deeper
+//! `transfer_clients`, `invalidClient=ADDRESS` is `invalid_client`,
+//! `reportClient=PORT` is `report_worker`. Casts go to `clients`, and deeper
 //! where the channel's path is; during a transfer a node is for a moment the client of two supers, so
 //! casts need their ids.
 
@@ -52,10 +53,13 @@ pub mod message;
 pub mod moving;
 pub mod output;
 mod random;
+mod reported;
 mod search;
 #[cfg(test)]
 mod sim;
 pub mod standing;
+#[cfg(test)]
+mod tests;
 mod validity;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -67,11 +71,12 @@ use message::{Answer, PATH_MAX, Reason, Request};
 use moving::Moving;
 use output::{CallId, Note, Output, Token};
 use random::Random;
+use reported::Reported;
 use search::Attempt;
 use standing::{Client, Place, Snapshot, Standing, Super};
 
 /// Whether a learned address may be used.
-pub type Allow = Box<dyn Fn(&str) -> bool>;
+pub type Allow = Box<dyn Fn(&str) -> bool + Send>;
 
 /// All times, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,8 +121,8 @@ impl Times {
             backoff: 250,
             backoff_max: 8000,
             failback: 60_000,
-            avoid: heartbeat * 5,
-            transfer: heartbeat * 5,
+            avoid: (heartbeat * 5).max(5000),
+            transfer: (heartbeat * 5).max(5000),
         }
     }
 }
@@ -192,6 +197,7 @@ pub struct Membership {
     /// A transfer that could not be followed, for the next heartbeat.
     refused: Option<(u64, Reason)>,
     clients: BTreeMap<String, Kid>,
+    reported: Reported,
     moving: Option<Moving>,
     calls: BTreeMap<CallId, Pending>,
     /// LEAVEs that have failed and are tried again.
@@ -226,6 +232,7 @@ impl Membership {
             ancestors: Vec::new(),
             refused: None,
             clients: BTreeMap::new(),
+            reported: Reported::default(),
             moving: None,
             calls: BTreeMap::new(),
             leaves: Vec::new(),

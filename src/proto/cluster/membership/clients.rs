@@ -46,6 +46,14 @@ pub(super) struct Dial {
     join: Option<Join>,
 }
 
+#[cfg(test)]
+impl Dial {
+    /// What must come back.
+    pub(super) fn nonce(&self) -> u64 {
+        self.nonce
+    }
+}
+
 impl Membership {
     /// A node asks to be a client.
     pub(super) fn join(&mut self, now: u64, token: Token, join: Join) {
@@ -253,6 +261,7 @@ impl Membership {
     pub(super) fn forget(&mut self, now: u64, id: &str, why: Gone) {
         if self.clients.remove(id).is_some() {
             let why = self.mover_gone(now, id, why);
+            self.forget_workers(id);
             self.outputs.push_back(Output::ClientGone { address: id.into(), why });
         }
     }

@@ -192,7 +192,7 @@ impl Membership {
                 }
             }
             // nobody waits for it any more, but that super has taken this node
-            Some(Answer::Joined { .. }) if !self.is_above(&to) => {
+            Some(Answer::Joined { id, .. }) if !self.is_above(&to) && !self.is_above(&id) => {
                 self.take_leave(now, to, Order::None);
             }
             Some(Answer::Deny { reason, redirect }) if current => {
@@ -264,10 +264,10 @@ impl Membership {
     /// A super has taken this node; the one before is left.
     fn adopt(&mut self, now: u64, bond: Bond) {
         let Some(attempt) = self.attempt.take() else { return };
-        let to = bond.to.clone();
+        let (to, id) = (bond.to.clone(), bond.id.clone());
         self.ancestors = bond.path.clone();
         let old = match std::mem::replace(&mut self.state, State::Joined(bond)) {
-            State::Joined(old) if old.to != to => Some(old.to),
+            State::Joined(old) if old.to != to && old.id != id => Some(old.to),
             _ => None,
         };
         if matches!(attempt.why, Why::Transfer(_) | Why::Told(_)) {
@@ -378,7 +378,7 @@ impl Membership {
     }
 
     pub(super) fn is_above(&self, address: &str) -> bool {
-        matches!(&self.state, State::Joined(bond) if bond.to == address)
+        matches!(&self.state, State::Joined(bond) if bond.to == address || bond.id == address)
     }
 
     fn avoids(&self, address: &str) -> bool {
