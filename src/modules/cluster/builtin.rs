@@ -1,9 +1,5 @@
 //! The actions that every channel has.
 
-use std::collections::BTreeMap;
-
-use serde::Serialize;
-
 use super::channel::Channel;
 use super::hub::{Asker, Way};
 use super::location::{Location, Timeouts};
@@ -13,32 +9,7 @@ use crate::ngx::content::Outcome;
 use crate::ngx::request::Request;
 use crate::ngx::respond::Response;
 use crate::proto::cluster::builtin::{BuiltIn, Command, command};
-
-/// What `getServiceStat` tells of a node: the original's fields.
-#[derive(Debug, Serialize)]
-struct Stat {
-    clients: Clients,
-    ports: String,
-    #[serde(rename = "routePort")]
-    route_port: String,
-    service: String,
-    #[serde(rename = "super", skip_serializing_if = "Option::is_none")]
-    superior: Option<String>,
-}
-
-/// By address; the original writes an empty table as a list.
-#[derive(Debug, Serialize)]
-#[serde(untagged)]
-enum Clients {
-    None([(); 0]),
-    Some(BTreeMap<String, Stat>),
-}
-
-impl Clients {
-    fn of(stats: BTreeMap<String, Stat>) -> Clients {
-        if stats.is_empty() { Clients::None([]) } else { Clients::Some(stats) }
-    }
-}
+use crate::proto::cluster::stat::Stat;
 
 /// Serves a request for the action.
 pub fn serve(
@@ -80,7 +51,7 @@ pub fn run(
         };
     }
     done(match command {
-        Command::Stat { .. } => stat(channel),
+        Command::Stat { self_only } => stat(channel, self_only),
         Command::Worker(port, pid) => {
             let known = workers::living().into_iter().any(|entry| {
                 let listener = workers::listener(entry.seat.worker);
@@ -97,23 +68,14 @@ pub fn run(
     });
 }
 
-fn stat(channel: &Channel) -> Response {
+/// What is known here of the node itself.
+fn stat(channel: &Channel, self_only: bool) -> Response {
     let port = |id| workers::listener(id).and_then(|listener| listener.port());
-    let ports: Vec<String> = workers::living()
-        .iter()
-        .filter_map(|entry| port(entry.seat.worker))
-        .map(|port| port.to_string())
-        .collect();
+    let living = workers::living();
+    let ports: Vec<u16> = living.iter().filter_map(|entry| port(entry.seat.worker)).collect();
+    let service = settings().map_or_else(String::new, |settings| settings.node().to_string());
     let router = workers::router().and_then(|router| port(router.seat.worker));
-    let stat = Stat {
-        clients: Clients::of(BTreeMap::new()),
-        ports: ports.join(","),
-        route_port: router.map_or_else(String::new, |port| port.to_string()),
-        service: settings().map_or_else(String::new, |settings| settings.node().to_string()),
-        superior: nodes::superior(&channel.name).map(|address| address.to_string()),
-    };
-    match serde_json::to_vec(&stat) {
-        Ok(json) => Response::of(200, "application/json", json),
-        Err(error) => Response::text(500, &error.to_string()),
-    }
+    let superior = nodes::superior(&channel.name).map(|address| address.to_string());
+    let stat = Stat::of(service, &ports, router, superior, self_only);
+    Response::of(200, "application/json", stat.json())
 }

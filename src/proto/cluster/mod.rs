@@ -13,4 +13,5 @@ pub mod pool;
 pub mod query;
 pub mod secret;
 pub mod sign;
+pub mod stat;
 pub mod window;
