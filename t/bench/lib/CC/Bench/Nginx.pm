@@ -13,27 +13,27 @@ use CC::Proc;
 use CC::Server;
 
 my $LUA = abs_path(dirname(__FILE__) . '/../../../lua');
+my $COMMON = "access_log off;\nkeepalive_requests 1000000000;\n";
 my $TICKS = POSIX::sysconf(POSIX::_SC_CLK_TCK());
 
 sub start ($class, $peer, $work, $workers) {
     my $options = $peer->{options} // '';
     my $server = CC::Server->new(
         workers => $workers,
-        ports   => 1,
+        ports   => $peer->{ports} // 1,
         log_level => 'error',
         modules => $peer->{modules},
         main    => $peer->{main},
         events  => 'worker_connections 512;',
-        http    => <<"CONF",
-access_log off;
-keepalive_requests 1000000000;
+        http    => $peer->{http} ? "$COMMON$peer->{http}" : <<"CONF",
+$COMMON
 lua_package_path "$LUA/?.lua;;";
 lua_shared_dict bench_bus 128m;
 lua_shared_dict bench_counts 1m;
 init_by_lua_block { ngx.shared.bench_counts:incr("generation", 1, 0) }
 init_worker_by_lua_block { require("bench").setup("$peer->{bus}", { $options }, "$work") }
 CONF
-        server => 'location = /run { content_by_lua_block { require("bench").run() } }',
+        server => $peer->{server} // 'location = /run { content_by_lua_block { require("bench").run() } }',
     );
     $server->start;
     my $self = bless { server => $server, peer => $peer, stopped => 0 }, $class;

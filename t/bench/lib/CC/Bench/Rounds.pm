@@ -4,6 +4,7 @@ package CC::Bench::Rounds;
 # whatever the machine does besides hits all of them alike.
 
 use v5.36;
+use CC::Bench::Balance;
 use CC::Bench::Floor;
 use CC::Bench::Hurt;
 use CC::Bench::Load;
@@ -12,6 +13,7 @@ use CC::Bench::Nginx;
 my %RUN = (
     request => sub ($nginx, $case, $args) { $nginx->run($args) },
     load    => \&CC::Bench::Load::run,
+    proxied => \&CC::Bench::Balance::run,
     stopped => \&CC::Bench::Hurt::stopped,
     reload  => \&CC::Bench::Hurt::reload,
 );

@@ -7,9 +7,11 @@ package CC::Bench::Works;
 #   metrics  key of the answer, label, format, and whether to show it only if
 #            it is not 0
 #   against  peers whose ratio to ours is worth a column
+#   peers    who takes part, where these are not the buses
 #   by       how it is run where a request alone does not do it
 
 use v5.36;
+use CC::Bench::Balance ();
 
 # Polling without a pause by more workers than cores measures the scheduler.
 my $ALL       = [qw(ours lua_ipc list events)];
@@ -99,6 +101,18 @@ sub gather ($quick) {
     };
 }
 
+sub balance ($quick) {
+    return {
+        name => 'balance', title => 'A proxied request: whom it goes to', workers => 1, by => 'proxied',
+        peers   => \&CC::Bench::Balance::peers,
+        metrics => [ $RATE->('req/s'), [ us => 'us of the processor per request', 'plain' ],
+            [ p50 => 'p50 us', 'plain' ], [ p99 => 'p99 us', 'plain' ] ],
+        against => [ CC::Bench::Balance::others() ],
+        cases   => [ map { +{ name => "c = $_", connections => $_, args => {}, kinds => [qw(ours balance)] } }
+            $quick ? 8 : (8, 32) ],
+    };
+}
+
 sub stopped ($quick) {
     return {
         name => 'stopped', title => "A stopped receiver, and the sender's memory", workers => 2,
@@ -123,12 +137,12 @@ sub reload ($quick) {
     };
 }
 
-sub names () { qw(flood pingpong broadcast rounds call gather stopped reload) }
+sub names () { qw(flood pingpong broadcast rounds call gather balance stopped reload) }
 
 # Works by name, or all.
 sub list ($quick, @names) {
     my %work = map { $_->{name} => $_ } map { $_->($quick) }
-        \&flood, \&pingpong, \&broadcast, \&rounds, \&call, \&gather, \&stopped, \&reload;
+        \&flood, \&pingpong, \&broadcast, \&rounds, \&call, \&gather, \&balance, \&stopped, \&reload;
     return map { $work{$_} // die "no work '$_'; there are: @{[ names() ]}\n" }
         @names ? @names : names();
 }
