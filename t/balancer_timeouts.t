@@ -5,6 +5,7 @@ use IO::Socket::INET;
 use Time::HiRes qw(time);
 use CC::Server;
 
+my $refuser = CC::Server->new(module => 1, http => '');
 my $s = CC::Server->new(module => 1, http => <<'E');
 upstream fixed { cc_balancer 127.0.0.1:%PORT+5%; cc_balancer_timeouts 1s 1s 150ms; }
 upstream varied { cc_balancer 127.0.0.1:%PORT+5%; cc_balancer_timeouts $arg_c $arg_s $arg_r; }
@@ -70,7 +71,7 @@ for my $bad (qw(0 0ms x -1s 1x 99999999999s)) {
     ok $s->wait_log(qr/\[error\].* cc: invalid timeout in "\$arg_s", which is "\Q$bad\E"/, $at), 'and told';
 }
 for my $bad ('0 1s 1s', '1s 0ms 1s', '1s 1s 0', '1s 1s x', '1s 1s -1', '1s 1s ""') {
-    my ($code, $output) = $s->try_conf("events {}\nhttp {\nupstream u {\ncc_balancer_timeouts $bad;\n}\n}\n");
+    my ($code, $output) = $refuser->try_conf("events {}\nhttp {\nupstream u {\ncc_balancer_timeouts $bad;\n}\n}\n");
     isnt $code, 0, "cc_balancer_timeouts $bad is refused";
     like $output, qr/\[emerg\] .*invalid value "[^"]*" in \S+:4\b/, 'where';
 }

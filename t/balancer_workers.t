@@ -4,6 +4,7 @@ use v5.36;
 use Test::More;
 use CC::Server;
 
+my $refuser = CC::Server->new(module => 1, http => '');
 my $s = CC::Server->new(module => 1, ports => 64, workers => 4, http => <<'E');
 upstream keyed { cc_balancer workers key=$arg_k; keepalive 8; }
 upstream even { cc_balancer workers; }
@@ -106,11 +107,11 @@ for my $case (
     map { [ "; cc_balancer_tries $_", qr/invalid value "$_": 1 to 100 tries/ ] } qw(0 -1 101 x 1.5),
 ) {
     my ($words, $why) = @$case;
-    my ($code, $output) = $s->try_conf("events {}\nhttp {\nupstream u {\n\nserver 127.0.0.1:1; cc_balancer $words;\n}\n}\n");
+    my ($code, $output) = $refuser->try_conf("events {}\nhttp {\nupstream u {\n\nserver 127.0.0.1:1; cc_balancer $words;\n}\n}\n");
     isnt $code, 0, "cc_balancer $words; is refused";
-    like $output, qr/\[emerg\] .*$why.* in \S+:5\b/, 'where';
+    like $output, qr/\[emerg\] .*$why.* in \S+:5$/m, 'where';
 }
-my ($code, $output) = $s->try_conf("events {}\nhttp {\nserver { cc_balancer workers; }\n}\n");
+my ($code, $output) = $refuser->try_conf("events {}\nhttp {\nserver { cc_balancer workers; }\n}\n");
 like $output, qr/"cc_balancer" directive is not allowed here in \S+:3/, 'in upstream{} only';
 
 ok $s->quit, 'quit';

@@ -7,6 +7,8 @@ pub mod candidates;
 pub mod choice;
 pub mod settings;
 
+use std::rc::Rc;
+
 use ngx::ffi::{ngx_command_t, ngx_module_t};
 
 use self::choice::{Choice, Kept};
@@ -20,8 +22,7 @@ use crate::ngx::log::Level;
 use crate::ngx::request::Request;
 use crate::ngx::upstream::{self, Balancer, Begin, Hooks, Slot};
 use crate::ngx::variable::Variable;
-use crate::proto::listen::Address;
-use crate::proto::upstream::address;
+use crate::proto::upstream::address::Peer;
 use crate::proto::upstream::tries::{Try, Wish, last_failure};
 
 /// The conf of http{}.
@@ -57,7 +58,7 @@ impl Balancer for Http {
         Some(Begin { chosen: own, wish: Wish { total: conf.tries, more: asked.more }, timeouts })
     }
 
-    fn pick(request: &Request<'_>, conf: &Server) -> Option<Address> {
+    fn pick(request: &Request<'_>, conf: &Server) -> Option<Rc<Peer>> {
         let kept = &context::<Http>(request)?.upstream;
         kept.current.try_borrow_mut().ok()?.next(conf.upstream.policy)
     }
@@ -66,7 +67,7 @@ impl Balancer for Http {
         let current = context::<Http>(request).map(|context| context.upstream.current.try_borrow());
         if let Some(Ok(choice)) = current {
             if let Some(peer) = choice.ended(conf.upstream.policy, failed) {
-                let news = format_args!("cc: upstream peer {peer} temporarily disabled");
+                let news = format_args!("cc: upstream peer {} temporarily disabled", peer.address);
                 request.log(Level::Warn, news);
             }
         }
@@ -83,9 +84,9 @@ fn choose(request: &Request<'_>, conf: &Conf, kept: &Kept, name: &[u8]) -> Optio
         Some(Source::Fixed(peers)) => Some(Choice::list(peers.clone())),
         Some(Source::Listed(value, text)) => {
             let list = value.of_request(request)?;
-            match address::list(list) {
+            match candidates::listed(list) {
                 Ok(peers) if peers.is_empty() => Some(Choice::Method),
-                Ok(peers) => Some(Choice::list(peers.into())),
+                Ok(peers) => Some(Choice::list(peers)),
                 Err((word, error)) => {
                     refuse(request, &format!("{error} in peer \"{}\" of", shown(word)), text, list);
                     None
@@ -122,13 +123,18 @@ pub fn postconfiguration(cf: &conf::Conf<'_>, main: &mut Main) -> ConfResult {
     let per_worker = listen::address_of(cf.cycle(), 0).is_some();
     upstream::finish::<Http>(cf, |conf| {
         let conf = &conf.upstream;
+        // the line is not that where http{} ends
+        let refused = |why: &str| {
+            cf.cycle().log(Level::Emerg, format_args!("{why} in {}", conf.line));
+            Err(ConfError::Logged)
+        };
         if matches!(conf.source, Some(Source::Workers { .. })) && !per_worker {
             let why = "\"cc_balancer workers\" without a \"listen ... per_worker\" in http{}";
-            return Err(ConfError::Message(format!("{why} in {}", conf.line)));
+            return refused(why);
         }
         if conf.hooks.is_replaced() {
             let why = "load balancing method must stand before \"cc_balancer\"";
-            return Err(ConfError::Message(format!("{why} in {}", conf.line)));
+            return refused(why);
         }
         Ok(())
     })

@@ -12,12 +12,13 @@ mod peer;
 
 use std::cell::{Cell, RefCell};
 use std::ptr;
+use std::rc::Rc;
 
 use ngx::ffi;
 
 use crate::ngx::http::HttpModule;
 use crate::ngx::request::Request;
-use crate::proto::listen::Address;
+use crate::proto::upstream::address::Peer;
 use crate::proto::upstream::tries::{End, Try, Wish};
 
 pub use conf::{ask, below_keepalive, finish, limit, proxies};
@@ -35,7 +36,7 @@ pub trait Balancer: HttpModule {
     fn begin(request: &Request<'_>, conf: &Self::Server, name: &[u8]) -> Option<Begin>;
 
     /// The next address, for a request that chose; None when no peer is live.
-    fn pick(request: &Request<'_>, conf: &Self::Server) -> Option<Address>;
+    fn pick(request: &Request<'_>, conf: &Self::Server) -> Option<Rc<Peer>>;
 
     /// The peer that was picked last failed, or did not.
     fn ended(request: &Request<'_>, conf: &Self::Server, failed: bool);

@@ -63,7 +63,7 @@ exported! {
         with(&request, |_, kept| {
             let Ok(mut asked) = kept.asked.try_borrow_mut() else { return BUG };
             let peers = std::mem::take(&mut asked.pending);
-            asked.peers = Some(peers.into());
+            asked.peers = Some(address::shared(peers));
             OK
         })
     }

@@ -1,5 +1,6 @@
-//! The peers of a hash: this node's workers, or the nodes below it. They are looked up in shared
-//! memory at most every few milliseconds, and only while requests ask; their failures are there, too.
+//! The peers there are: of a list, or of a hash: this node's workers, or the nodes below it. These
+//! are looked up in shared memory at most every few milliseconds, and only while requests ask; their
+//! failures are there, too.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -12,7 +13,7 @@ use crate::ngx::{cycle, socket};
 use crate::proto::cluster::membership::standing::Health;
 use crate::proto::ipc::WorkerId;
 use crate::proto::listen::Address;
-use crate::proto::upstream::address::{self, Beside};
+use crate::proto::upstream::address::{self, AddressError, Beside, Peer, Peers};
 use crate::proto::upstream::failures::Policy;
 use crate::proto::upstream::rendezvous::{heaviest, number};
 use crate::shm::failures::Failures;
@@ -20,35 +21,38 @@ use crate::shm::slots::State;
 
 /// How old a list may be, milliseconds.
 const FRESH: usize = 20;
+/// Lists from variables that are kept, and the longest of them, bytes.
+const LISTS_MAX: usize = 1024;
+const LIST_MAX: usize = 1024;
 /// Channels whose lists are kept.
 const CHANNELS_MAX: usize = 64;
 
 /// Peers, each with its number in the hash.
 #[derive(Default)]
 pub struct Candidates {
-    addresses: Vec<Address>,
+    peers: Vec<Rc<Peer>>,
     numbers: Vec<u64>,
 }
 
 impl Candidates {
     fn push(&mut self, name: &[u8], address: Address) {
         self.numbers.push(number(name));
-        self.addresses.push(address);
+        self.peers.push(Rc::new(address.into()));
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.addresses.len()
+        self.peers.len()
     }
 
-    /// The address at a place.
-    pub fn get(&self, place: usize) -> Option<&Address> {
-        self.addresses.get(place)
+    /// The peer at a place.
+    pub fn get(&self, place: usize) -> Option<&Peer> {
+        self.peers.get(place).map(Rc::as_ref)
     }
 
-    /// A copy of it.
-    pub fn address(&self, place: usize) -> Option<Address> {
-        self.get(place).cloned()
+    /// The same, to be kept.
+    pub fn peer(&self, place: usize) -> Option<Rc<Peer>> {
+        self.peers.get(place).cloned()
     }
 
     /// The place of the heaviest for `key` among those that may be taken.
@@ -110,6 +114,27 @@ type Kept = (usize, Rc<Candidates>);
 fn fresh(kept: Option<&Kept>) -> Option<Rc<Candidates>> {
     let (made, candidates) = kept?;
     (cycle::milliseconds().wrapping_sub(*made) < FRESH).then(|| candidates.clone())
+}
+
+/// The peers of a list; requests of one worker that have the same list share them.
+pub fn listed(list: &[u8]) -> Result<Peers, (&[u8], AddressError)> {
+    thread_local! {
+        static LISTS: RefCell<HashMap<Box<[u8]>, Peers>> = RefCell::default();
+    }
+    LISTS.with_borrow_mut(|kept| {
+        if let Some(peers) = kept.get(list) {
+            return Ok(peers.clone());
+        }
+        let peers = address::shared(address::list(list)?);
+        if list.len() <= LIST_MAX {
+            // lists may come with requests
+            if kept.len() >= LISTS_MAX {
+                kept.clear();
+            }
+            kept.insert(list.into(), peers.clone());
+        }
+        Ok(peers)
+    })
 }
 
 /// The workers of the newest generation that are alive and ready, and have an address of their own.

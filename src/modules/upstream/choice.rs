@@ -6,6 +6,7 @@ use std::rc::Rc;
 use super::candidates::{self, Candidates};
 use crate::ngx::upstream::Slot;
 use crate::proto::listen::Address;
+use crate::proto::upstream::address::{Peer, Peers};
 use crate::proto::upstream::failures::Policy;
 use crate::proto::upstream::rendezvous;
 use crate::proto::upstream::tries::Try;
@@ -29,7 +30,7 @@ pub struct Asked {
     /// Being listed.
     pub pending: Vec<Address>,
     /// The peers, in turn.
-    pub peers: Option<Rc<[Address]>>,
+    pub peers: Option<Peers>,
     /// More tries.
     pub more: Option<usize>,
     /// Milliseconds to connect, send, read.
@@ -45,7 +46,7 @@ pub enum Choice {
     /// To these in turn.
     List {
         /// Not empty.
-        peers: Rc<[Address]>,
+        peers: Peers,
         /// How many were given out.
         given: usize,
     },
@@ -64,7 +65,7 @@ pub enum Choice {
 
 impl Choice {
     /// Of a list.
-    pub fn list(peers: Rc<[Address]>) -> Choice {
+    pub fn list(peers: Peers) -> Choice {
         Choice::List { peers, given: 0 }
     }
 
@@ -84,7 +85,7 @@ impl Choice {
     }
 
     /// The next address; None when no peer is live.
-    pub fn next(&mut self, policy: Policy) -> Option<Address> {
+    pub fn next(&mut self, policy: Policy) -> Option<Rc<Peer>> {
         match self {
             Choice::Method => None,
             Choice::List { peers, given } => {
@@ -104,14 +105,14 @@ impl Choice {
                 let place = place?;
                 tried.push(place);
                 candidates::taken(peers.failure_key(*upstream, place), policy);
-                peers.address(place)
+                peers.peer(place)
             }
         }
     }
 
     /// The peer that was given out last failed or did well; its address when it counts as failed
     /// from now on.
-    pub fn ended(&self, policy: Policy, failed: bool) -> Option<&Address> {
+    pub fn ended(&self, policy: Policy, failed: bool) -> Option<&Peer> {
         let Choice::Hashed { upstream, peers, tried, .. } = self else { return None };
         let place = *tried.last()?;
         let news = candidates::ended(peers.failure_key(*upstream, place), policy, failed);

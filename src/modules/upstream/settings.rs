@@ -1,16 +1,13 @@
 //! The balancer's directives in upstream{}: `cc_balancer`, `cc_balancer_tries`,
 //! `cc_balancer_timeouts`.
 
-use std::rc::Rc;
-
 use super::refuse;
 use crate::modules::http::Http;
 use crate::ngx::conf::{self, ConfError, ConfResult, Line, shown};
 use crate::ngx::request::Request;
 use crate::ngx::upstream::{self, Hooks};
 use crate::ngx::value::Value;
-use crate::proto::listen::Address;
-use crate::proto::upstream::address;
+use crate::proto::upstream::address::{self, Peers};
 use crate::proto::upstream::failures::{FAIL_TIMEOUT_MAX, Policy};
 use crate::proto::upstream::tries::TRIES_MAX;
 
@@ -22,7 +19,7 @@ pub enum Source {
     /// Of each request, with the directive's word.
     Listed(Value, String),
     /// The same for all.
-    Fixed(Rc<[Address]>),
+    Fixed(Peers),
     /// This node's workers.
     Workers {
         /// None: by turns.
@@ -125,7 +122,7 @@ fn listed(cf: &conf::Conf<'_>, words: &[Vec<u8>]) -> Result<Source, ConfError> {
         Ok(peers) if peers.is_empty() => {
             Err(ConfError::Message(format!("no peer in \"cc_balancer\" \"{}\"", shown(&text))))
         }
-        Ok(peers) => Ok(Source::Fixed(peers.into())),
+        Ok(peers) => Ok(Source::Fixed(address::shared(peers))),
         Err((word, error)) => {
             let word = shown(word);
             Err(ConfError::Message(format!("{error} in peer \"{word}\" of \"cc_balancer\"")))

@@ -17,6 +17,7 @@ use crate::ngx::http::{conf_of, context};
 use crate::ngx::log::Level;
 use crate::ngx::request::Request;
 use crate::proto::listen::Address;
+use crate::proto::upstream::address::Peer;
 
 /// peer.init of the inner layer: the kept connections, or the outer layer, call it in the method's
 /// place.
@@ -89,12 +90,12 @@ unsafe extern "C" fn inner_get<M: Balancer>(
         pc.set_cached(0);
         pc.connection = ptr::null_mut();
         if !run.again.get() || run.peer.get().is_null() {
-            let Some(address) = conf.and_then(|conf| M::pick(&request, conf)) else {
+            let Some(peer) = conf.and_then(|conf| M::pick(&request, conf)) else {
                 // SAFETY: the upstream lives as long as the cycle.
                 pc.name = unsafe { &raw mut (*run.upstream).host };
                 return BUSY;
             };
-            run.peer.set(Peer::of(&request, &address));
+            run.peer.set(Picked::of(&request, &peer));
         }
         // SAFETY: null or made above, in the request's pool.
         let Some(peer) = (unsafe { run.peer.get().as_mut() }) else { return ERROR };
@@ -163,24 +164,26 @@ unsafe extern "C" fn inner_free<M: Balancer>(
 }
 
 /// A picked address as nginx wants it, in the request's pool.
-pub(super) struct Peer {
+pub(super) struct Picked {
     name: ffi::ngx_str_t,
     socklen: ffi::socklen_t,
     sockaddr: libc::sockaddr_storage,
 }
 
-impl Peer {
+impl Picked {
     /// Null when memory ran out.
-    fn of(request: &Request<'_>, address: &Address) -> *mut Peer {
-        let Some(name) = request.copied(&address.text()) else { return ptr::null_mut() };
+    fn of(request: &Request<'_>, peer: &Peer) -> *mut Picked {
+        let Some(name) = request.copied(&peer.text) else { return ptr::null_mut() };
         // SAFETY: all-zero is a sockaddr_storage.
-        let mut peer = Peer { name, socklen: 0, sockaddr: unsafe { mem::zeroed() } };
-        let copied = match address {
-            Address::Inet(SocketAddr::V4(v4)) => peer.set(&SockaddrIn::from(*v4)),
-            Address::Inet(SocketAddr::V6(v6)) => peer.set(&SockaddrIn6::from(*v6)),
-            Address::Unix(path) => UnixAddr::new(path.as_slice()).is_ok_and(|unix| peer.set(&unix)),
+        let mut picked = Picked { name, socklen: 0, sockaddr: unsafe { mem::zeroed() } };
+        let copied = match &peer.address {
+            Address::Inet(SocketAddr::V4(v4)) => picked.set(&SockaddrIn::from(*v4)),
+            Address::Inet(SocketAddr::V6(v6)) => picked.set(&SockaddrIn6::from(*v6)),
+            Address::Unix(path) => {
+                UnixAddr::new(path.as_slice()).is_ok_and(|unix| picked.set(&unix))
+            }
         };
-        if copied { in_request(request.as_raw(), peer) } else { ptr::null_mut() }
+        if copied { in_request(request.as_raw(), picked) } else { ptr::null_mut() }
     }
 
     fn set(&mut self, address: &impl SockaddrLike) -> bool {
