@@ -87,8 +87,8 @@ impl<'m, A: Fn(Pid) -> bool> Peers<'m, A> {
     pub fn init(memory: &[AtomicU64], epoch: u64, key: [u8; 32]) -> bool {
         let Some((head, names, _)) = parts(memory) else { return false };
         let [magic, size, _, _, _, mine, _, _, words @ ..] = head else { return false };
-        for (word, bytes) in words.iter().zip(key.as_chunks::<8>().0) {
-            word.store(u64::from_ne_bytes(*bytes), Relaxed);
+        for (word, value) in words.iter().zip(split::<32, 4>(&key)) {
+            word.store(value, Relaxed);
         }
         mine.store(epoch.max(1), Relaxed);
         size.store(names.len() as u64, Relaxed);
@@ -114,11 +114,9 @@ impl<'m, A: Fn(Pid) -> bool> Peers<'m, A> {
 
     /// A random key that only this node's workers know.
     pub fn key(&self) -> [u8; 32] {
-        let mut key = [0; 32];
-        for (bytes, word) in key.as_chunks_mut::<8>().0.iter_mut().zip(self.key) {
-            *bytes = word.load(Relaxed).to_ne_bytes();
-        }
-        key
+        let mut words = [0; 4];
+        words.iter_mut().zip(self.key).for_each(|(to, word)| *to = word.load(Relaxed));
+        join::<4, 32>(words)
     }
 
     /// The order of the next call to `receiver`: no two calls to it have the same. `now` is in
@@ -283,18 +281,20 @@ impl Row<'_> {
     }
 }
 
-fn join(words: [u64; 2]) -> Nonce {
-    let mut nonce = [0; 16];
-    for (bytes, word) in nonce.as_chunks_mut::<8>().0.iter_mut().zip(words) {
-        *bytes = word.to_ne_bytes();
+/// The bytes of some words.
+fn join<const WORDS: usize, const BYTES: usize>(words: [u64; WORDS]) -> [u8; BYTES] {
+    let mut joined = [0; BYTES];
+    for (bytes, word) in joined.chunks_exact_mut(8).zip(words) {
+        bytes.copy_from_slice(&word.to_ne_bytes());
     }
-    nonce
+    joined
 }
 
-fn split(nonce: &Nonce) -> [u64; 2] {
-    let mut words = [0; 2];
-    for (word, bytes) in words.iter_mut().zip(nonce.as_chunks::<8>().0) {
-        *word = u64::from_ne_bytes(*bytes);
+/// And back.
+fn split<const BYTES: usize, const WORDS: usize>(bytes: &[u8; BYTES]) -> [u64; WORDS] {
+    let mut words = [0; WORDS];
+    for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(8)) {
+        *word = bytes.try_into().map_or(0, u64::from_ne_bytes);
     }
     words
 }

@@ -152,10 +152,8 @@ impl Seen {
         if !self.ids.insert(id) {
             return false;
         }
-        if self.order.len() >= SEEN_MAX
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.ids.remove(&oldest);
+        if self.order.len() >= SEEN_MAX {
+            self.order.pop_front().map(|oldest| self.ids.remove(&oldest));
         }
         self.order.push_back(id);
         true
