@@ -107,8 +107,11 @@ for my $method (qw(GET POST PUT PATCH DELETE)) {
 is $s->request('POST', $worker[1], '/test/hub?echo', body => 'x' x 3_000_000)->status, 413, 'client_max_body_size holds';
 
 # -- CC-Hop cannot be abused
-is $s->get($worker[1], '/test/hub?who', 'CC-Hop' => '99; from=local')->status, 503, 'a request that runs in circles';
-is $s->get($worker[1], '/test/hub?who', 'CC-Hop' => 'x')->status, 400, 'a header that nobody wrote';
+for my $hop ('99 - local', '1 - local; mac=' . '0' x 64, 'x') {
+    my $r = $s->get($worker[1], '/test/hub?who', 'CC-Hop' => $hop);
+    is $r->status, 400, "a header that no worker wrote: $hop";
+    is $r->body, "invalid CC-Hop header\n", '... is refused';
+}
 
 $s->log_is_clean(qr|client intended to send too large body|);
 done_testing;

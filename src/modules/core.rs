@@ -47,6 +47,7 @@ impl CoreModule for Core {
     }
 
     fn exit_process(cycle: Cycle<'_>, conf: &mut Conf) {
+        cluster::exit_process();
         ipc::exit_process(cycle, &mut conf.ipc);
     }
 }

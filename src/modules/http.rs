@@ -84,7 +84,9 @@ impl HttpModule for Http {
     }
 
     fn init_process() -> Result<(), String> {
-        ipc::start()
+        ipc::start()?;
+        cluster::init_process();
+        Ok(())
     }
 }
 

@@ -9,7 +9,7 @@ use std::cell::RefCell;
 
 use super::channel::Channel;
 use super::location::Location;
-use super::{cast, invoke, jobs, lua, nodes, proof, settings, workers};
+use super::{cast, invoke, jobs, lua, node, nodes, proof, workers};
 use crate::modules::http::Http;
 use crate::ngx::cycle;
 use crate::ngx::lua::{
@@ -113,6 +113,21 @@ exported! {
         i32::from(lua::register(name.bytes(len)))
     }
 
+    /// `int ngx_cc_cluster_supers(const char *channel, size_t len, const char *supers, size_t supers_len);`
+    /// Sets the supers of a channel that Lua made: `HOST:PORT` in numbers, separated by spaces, none
+    /// for a root; to be called in every worker, for any may become the router. 1; 0 where one is no
+    /// address, or the channel is not Lua's.
+    fn ngx_cc_cluster_supers(channel: Text, len: usize, supers: Text, supers_len: usize) -> i32, BUG, {
+        i32::from(lua::set_supers(channel.bytes(len), supers.bytes(supers_len)))
+    }
+
+    /// `int ngx_cc_cluster_node(const char *address, size_t len);`
+    /// Sets this node's `HOST:PORT`, in numbers, where there is no cc_node; in every worker, and
+    /// before the first channel. 1; 0 where it is no address.
+    fn ngx_cc_cluster_node(address: Text, len: usize) -> i32, BUG, {
+        i32::from(lua::set_node(address.bytes(len)))
+    }
+
     /// `int ngx_cc_cluster_has_channel(const char *name, size_t len);`
     /// 1 where the configuration or Lua has made that channel.
     fn ngx_cc_cluster_has_channel(name: Text, len: usize) -> i32, BUG, {
@@ -175,8 +190,7 @@ exported! {
     /// What this worker knows of its node in a channel: 1.
     fn ngx_cc_cluster_facts(channel: Text, len: usize, facts: Out<Facts>) -> i32, BUG, {
         let superior = std::str::from_utf8(channel.bytes(len)).ok().and_then(nodes::superior);
-        let node = settings().map_or("", |settings| settings.node());
-        let texts = vec![node.as_bytes().to_vec(), superior.map_or_else(Vec::new, |at| at.to_string().into_bytes())];
+        let texts = vec![node().into_bytes(), superior.map_or_else(Vec::new, |at| at.to_string().into_bytes())];
         let router = workers::router().map(|router| router.seat.worker);
         let me = u16::try_from(cycle::worker_number()).map_or(WorkerId(0), WorkerId);
         kept(3, texts, |texts| {

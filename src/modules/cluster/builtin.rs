@@ -1,15 +1,22 @@
-//! The actions that every channel has.
+//! The actions that every channel has. Those that change the cluster need proof of who asks, and
+//! run in the router.
+
+use std::net::SocketAddr;
 
 use super::channel::Channel;
-use super::hub::{Asker, Way};
+use super::hub::{Asker, Way, Whom};
 use super::location::{Location, Timeouts};
-use super::{nodes, proof, refuse, settings, workers};
+use super::proof::{self, Caller, Origin};
+use super::{driver, refuse, stat, workers};
 use crate::modules::http::Http;
 use crate::ngx::content::Outcome;
 use crate::ngx::request::Request;
 use crate::ngx::respond::Response;
 use crate::proto::cluster::builtin::{BuiltIn, Command, command};
-use crate::proto::cluster::stat::Stat;
+use crate::proto::cluster::membership::message::{Reason, Request as Message};
+use crate::proto::cluster::membership::output::Report;
+
+const JSON: &str = "application/json";
 
 /// Serves a request for the action.
 pub fn serve(
@@ -37,45 +44,126 @@ pub fn run(
 ) {
     let name = action.name();
     let refused = |status, why: &str| refuse::refused(request, name, status, why);
-    if action.changes_state() && !proof::is_local(request) {
+    let caller = proof::caller(request);
+    if action.changes_state() && !caller.may_change() {
         return done(refused(403, "no proof of who asks"));
     }
-    let command = match command(action, request.query(), proof::caller(request)) {
+    let command = match command(action, request.query(), caller.ip) {
         Ok(command) => command,
         Err(why) => return done(refused(400, &why.to_string())),
     };
-    if action.changes_state() && !workers::am_router() {
-        return match Way::of(request, body, timeouts) {
-            Ok(way) => way.go(Asker::Other(Box::new(done))),
+    if let Command::Stat { self_only } = command {
+        return stat::tell(channel, timeouts, self_only, request.query(), done);
+    }
+    if !workers::am_router() {
+        return match Way::from(request, caller, body, timeouts) {
+            Ok(way) => way.go(Asker::Other(Box::new(done)), Whom::Router),
             Err(response) => done(response),
         };
     }
-    done(match command {
-        Command::Stat { self_only } => stat(channel, self_only),
+    let channel = &channel.name;
+    match command {
+        Command::Transfer(to) => transfer(channel, to, done),
+        Command::Heartbeat(nonce) if body.is_empty() => {
+            // it beats by itself; a nonce comes back, so that somebody can see that this node is here
+            let nonce = std::str::from_utf8(&nonce).ok().filter(|nonce| !nonce.is_empty());
+            done(Response::text(200, nonce.unwrap_or("Okay.")));
+        }
+        Command::Heartbeat(_) => match message(&body, &caller) {
+            Ok(message) => beat(channel, message, done),
+            Err((status, why)) => done(refused(status, &why)),
+        },
+        Command::HubAt(at) | Command::ClientAt(at) => report(channel, at, done),
+        Command::BadClient(at) => done(match driver::invalid_client(channel, &at.to_string()) {
+            Ok(()) => okay(),
+            Err(why) => Response::text(503, &why.to_string()),
+        }),
         Command::Worker(port, pid) => {
             let known = workers::living().into_iter().any(|entry| {
                 let listener = workers::listener(entry.seat.worker);
                 entry.pid == pid && listener.and_then(|listener| listener.port()) == Some(port)
             });
-            if known { Response::text(200, "Okay.") } else { refused(404, "no such worker") }
+            done(if known { okay() } else { refused(404, "no such worker") });
         }
         Command::BadWorker(_) => {
             workers::look_again();
-            Response::text(200, "Okay.")
+            done(okay());
         }
-        Command::Nothing => Response::text(200, "Okay."),
-        _ => refused(503, "this node has no part in a tree of nodes"),
+        Command::Stat { .. } | Command::Nothing => done(okay()),
+    }
+}
+
+fn okay() -> Response {
+    Response::text(200, "Okay.")
+}
+
+/// The message of a heartbeat; a node that proves who it is speaks for itself only.
+fn message(body: &[u8], caller: &Caller) -> Result<Message, (u16, String)> {
+    let message = Message::parse(body).map_err(|why| (400, why.to_string()))?;
+    match &caller.origin {
+        Origin::Node(name) if name != message.sender() => {
+            Err((403, format!("node {name} speaks for another one")))
+        }
+        _ => Ok(message),
+    }
+}
+
+/// Runs `start` with the callback, or tells why this worker cannot.
+fn given(
+    done: impl FnOnce(Response) + 'static,
+    start: impl FnOnce(Box<dyn FnOnce(Response)>) -> Result<(), driver::NotHere>,
+) {
+    // the callback is called either way
+    let place = std::rc::Rc::new(std::cell::Cell::new(Some(done)));
+    let kept = std::rc::Rc::clone(&place);
+    let result = start(Box::new(move |response| {
+        if let Some(done) = kept.take() {
+            done(response);
+        }
+    }));
+    // what waits for a later answer stays where it is
+    if let Err(why) = result
+        && let Some(done) = place.take()
+    {
+        done(Response::text(503, &why.to_string()));
+    }
+}
+
+fn beat(channel: &str, message: Message, done: impl FnOnce(Response) + 'static) {
+    given(done, |done| {
+        driver::message(channel, message, |answer| {
+            done(Response::of(200, JSON, answer.to_json()));
+        })
     });
 }
 
-/// What is known here of the node itself.
-fn stat(channel: &Channel, self_only: bool) -> Response {
-    let port = |id| workers::listener(id).and_then(|listener| listener.port());
-    let living = workers::living();
-    let ports: Vec<u16> = living.iter().filter_map(|entry| port(entry.seat.worker)).collect();
-    let service = settings().map_or_else(String::new, |settings| settings.node().to_string());
-    let router = workers::router().and_then(|router| port(router.seat.worker));
-    let superior = nodes::superior(&channel.name).map(|address| address.to_string());
-    let stat = Stat::of(service, &ports, router, superior, self_only);
-    Response::of(200, "application/json", stat.json())
+fn report(channel: &str, at: SocketAddr, done: impl FnOnce(Response) + 'static) {
+    given(done, |done| {
+        let give =
+            move |node: &mut driver::Member, now, token| node.report(now, token, at.to_string());
+        driver::command(channel, give, |report| done(reported(report)))
+    });
+}
+
+fn transfer(channel: &str, to: SocketAddr, done: impl FnOnce(Response) + 'static) {
+    given(done, |done| {
+        let give =
+            move |node: &mut driver::Member, now, token| node.transfer(now, token, to.to_string());
+        driver::command(channel, give, |report| done(reported(report)))
+    });
+}
+
+fn reported(report: Report) -> Response {
+    let (Report::Moved { result, .. } | Report::Reported(result)) = report else { return okay() };
+    match result {
+        Ok(()) => okay(),
+        Err(reason) => {
+            let status = match reason {
+                Reason::NotAllowed | Reason::DialBack => 403,
+                Reason::Busy | Reason::Full | Reason::NoAnswer | Reason::Leaving => 503,
+                _ => 409,
+            };
+            refuse::refused_unasked("membership", status, &reason.to_string())
+        }
+    }
 }

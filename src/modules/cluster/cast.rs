@@ -7,10 +7,11 @@ use std::rc::Rc;
 use bytes::Bytes;
 use http::HeaderValue;
 
-use super::call::{Draft, Place};
+use super::call::Draft;
 use super::channel::Channel;
 use super::location::{Location, Serves, Timeouts};
-use super::{function, invoke, nodes, proof, refuse, settings, workers};
+use super::remote::Unanswered;
+use super::{function, invoke, node, nodes, proof, refuse, remote, workers};
 use crate::modules::http::Http;
 use crate::modules::ipc::native::{self, Targets};
 use crate::ngx::client::{self, Answer, CallError, Pending};
@@ -66,7 +67,7 @@ pub fn passes(
     channel: &Channel,
 ) -> Outcome {
     // without proof the header does not count
-    if !proof::is_local(request) {
+    if !proof::caller(request).may_change() {
         return invoke::run(request, location, serves, channel);
     }
     let header = request.header("CC-Cast").unwrap_or_default();
@@ -183,7 +184,7 @@ impl Plan {
                 continue;
             }
             match self.call(number, target, &state) {
-                Ok(pending) => state.pending.borrow_mut().push(pending),
+                Ok(under) => state.under.borrow_mut().push(under),
                 Err(failure) => state.settle(|gather| gather.fail(number, failure)),
             }
         }
@@ -228,68 +229,62 @@ impl Plan {
         state.function.set(Some(pending));
     }
 
-    fn call(&self, number: usize, target: &Target, state: &Rc<State>) -> Result<Pending, Failure> {
+    fn call(&self, number: usize, target: &Target, state: &Rc<State>) -> Result<Under, Failure> {
         let unreachable = |why: &str| Failure::Unreachable(why.into());
-        let channel = &self.channel;
-        let draft = match target.via {
-            Via::Worker(_) => &self.workers,
-            Via::Node | Via::Tree => &self.nodes,
-        };
-        let draft = draft.as_ref().ok_or_else(|| unreachable("not over HTTP"))?;
-        let mut draft = Cow::Borrowed(draft);
-        let place: Place = match target.via {
-            Via::Worker(id) => {
-                let listener = workers::listener(id);
-                listener.ok_or_else(|| unreachable("no \"listen ... per_worker\""))?.into()
-            }
-            Via::Node | Via::Tree => {
-                let address = target.node.parse::<std::net::SocketAddr>();
-                address.map_err(|_| unreachable("no address"))?.into()
-            }
-        };
-        let mut path = match target.via {
-            Via::Worker(_) | Via::Node => format!("/{channel}/invoke"),
-            Via::Tree => format!("/{channel}/hub"),
-        }
-        .into_bytes();
-        if target.via == Via::Tree {
-            let header = self.passage.as_ref().map_err(|stop| unreachable(&stop.to_string()))?;
-            if let Some(header) = header {
-                draft.to_mut().headers.insert("CC-Cast", header.clone());
-            }
-        }
+        let road = if target.via == Via::Tree { "hub" } else { "invoke" };
+        let mut path = format!("/{}/{road}", self.channel).into_bytes();
         if !self.query.is_empty() {
             path.push(b'?');
             path.extend_from_slice(&self.query);
         }
-        let call = draft.to(place, Cow::Owned(path));
-        let call = call.map_err(|why| Failure::Wrong(why.to_string()))?;
         let late = Rc::downgrade(state);
-        Ok(client::send(call, move |result| {
+        let settle = move |result: Result<Answer, Failure>| {
             if let Some(state) = late.upgrade() {
-                state.settle(|gather| took(gather, number, result));
+                state.settle(|gather| match result {
+                    Ok(answer) => {
+                        gather.reply(number, answer.status.as_u16(), answer.body.to_vec());
+                    }
+                    Err(failure) => gather.fail(number, failure),
+                });
                 state.end_if_done();
             }
-        }))
+        };
+        if let Via::Worker(id) = target.via {
+            let listener = workers::listener(id);
+            let listener = listener.ok_or_else(|| unreachable("no \"listen ... per_worker\""))?;
+            let draft = self.workers.as_ref().ok_or_else(|| unreachable("not over HTTP"))?;
+            let call = draft.to(listener.into(), Cow::Owned(path));
+            let call = call.map_err(|why| Failure::Wrong(why.to_string()))?;
+            let took = move |result: Result<_, CallError>| {
+                settle(result.map_err(|error| Failure::from(Unanswered::Call(error))));
+            };
+            return Ok(Under::Worker(client::send(call, took)));
+        }
+        let to = target.node.parse().map_err(|_| unreachable("no address"))?;
+        let mut draft = self.nodes.clone().ok_or_else(|| unreachable("not over HTTP"))?;
+        if target.via == Via::Tree {
+            let header = self.passage.as_ref().map_err(|stop| unreachable(&stop.to_string()))?;
+            if let Some(header) = header {
+                draft.headers.insert("CC-Cast", header.clone());
+            }
+        }
+        let ask =
+            remote::Ask { channel: self.channel.clone(), to, draft, target: path, time: self.time };
+        Ok(Under::Node(remote::call(ask, move |result| settle(result.map_err(Failure::from)))))
     }
 }
 
-fn took(gather: &mut Gather, number: usize, result: Result<Answer, CallError>) {
-    match result {
-        Ok(answer) => gather.reply(number, answer.status.as_u16(), answer.body.to_vec()),
-        Err(CallError::TimedOut(_)) => gather.fail(number, Failure::TimedOut),
-        Err(CallError::TooLarge | CallError::Malformed(_)) => {
-            gather.fail(number, Failure::Wrong("no answer that can be read".into()));
-        }
-        Err(error) => gather.fail(number, Failure::Unreachable(error.to_string())),
-    }
+/// A call that is under way; dropping it cancels.
+enum Under {
+    Worker(#[allow(dead_code)] Pending),
+    Node(#[allow(dead_code)] remote::Held),
 }
 
 /// A cast that is under way.
 struct State {
     gather: RefCell<Option<Gather>>,
     parked: Cell<Option<Parked>>,
-    pending: RefCell<Vec<Pending>>,
+    under: RefCell<Vec<Under>>,
     function: Cell<Option<native::Pending>>,
 }
 
@@ -299,7 +294,7 @@ impl State {
         State {
             gather: RefCell::new(Some(gather)),
             parked: Cell::new(Some(parked)),
-            pending: RefCell::default(),
+            under: RefCell::default(),
             function: Cell::default(),
         }
     }
@@ -338,8 +333,9 @@ pub fn asked(channel: &str, direction: Direction) -> Result<Vec<Target>, String>
     let superior = nodes::superior(channel).map(|address| address.to_string());
     let clients: Vec<_> = nodes::clients(channel).iter().map(ToString::to_string).collect();
     let clients: Vec<&str> = clients.iter().map(String::as_str).collect();
+    let own = node();
     let here = Here {
-        node: settings().map_or("", |settings| settings.node()),
+        node: &own,
         workers: &ids,
         router: workers::router().map(|router| router.seat.worker),
         superior: superior.as_deref(),

@@ -3,7 +3,7 @@
 
 use super::channel::Channel;
 use super::location::{Location, Timeouts};
-use super::{refuse, settings};
+use super::refuse;
 use crate::modules::http::Http;
 use crate::modules::ipc::native::{self, Ask, CallFailed, Origin};
 use crate::modules::ipc::{actions, worker};
@@ -46,7 +46,8 @@ pub fn asking<R>(
     body: &[u8],
     then: impl FnOnce(&Ask<'_>) -> R,
 ) -> R {
-    let node = settings().map_or("", |settings| settings.node()).as_bytes();
+    let node = super::node();
+    let node = node.as_bytes();
     let me = worker::with(|worker| worker.me().seat.worker);
     let from = Origin { node, worker: me.unwrap_or(WorkerId(0)) };
     then(&Ask { channel: channel.as_bytes(), action, args: query, body, from })

@@ -1,8 +1,9 @@
 //! `cc_invoke`: an action in the worker that was reached.
 
 use super::channel::{self, Channel};
+use super::hub::Whom;
 use super::location::{Location, Serves};
-use super::{builtin, function, refuse};
+use super::{builtin, function, refuse, signed};
 use crate::modules::http::Http;
 use crate::ngx::content::{ContentHandler, Outcome};
 use crate::ngx::log::Level;
@@ -18,7 +19,10 @@ pub struct Invoke;
 
 impl ContentHandler for Invoke {
     fn handle(request: &Request<'_>) -> Outcome {
-        served(request, run)
+        served(request, |request, location, serves, channel| match signed::is(request) {
+            true => signed::serve(request, location, channel, Whom::Me),
+            false => run(request, location, serves, channel),
+        })
     }
 }
 

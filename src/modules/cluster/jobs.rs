@@ -167,3 +167,9 @@ pub fn end(job: u32) {
     let job = JOBS.with_borrow_mut(|jobs| jobs.open.remove(&job));
     drop(job);
 }
+
+/// Forgets all.
+pub fn clear() {
+    let jobs = JOBS.take();
+    drop(jobs);
+}

@@ -8,6 +8,7 @@ pub mod builtin;
 pub mod call;
 pub mod cast;
 pub mod channel;
+pub mod driver;
 pub mod function;
 pub mod hub;
 pub mod invoke;
@@ -17,7 +18,10 @@ pub mod lua;
 pub mod nodes;
 pub mod proof;
 pub mod refuse;
+pub mod remote;
 pub mod settings;
+pub mod signed;
+pub mod stat;
 pub mod variables;
 pub mod workers;
 
@@ -35,6 +39,24 @@ use self::settings::Settings;
 /// The directives' values in force; None without http{}.
 pub fn settings() -> Option<&'static Settings> {
     Some(&main_conf::<Http>(cycle::current()?)?.cluster)
+}
+
+/// This node's name among nodes: the address of its hub.
+pub fn node() -> String {
+    let Some(settings) = settings() else { return String::new() };
+    let lua = if settings.is_named() { None } else { lua::node() };
+    lua.unwrap_or_else(|| settings.node().to_string())
+}
+
+/// The event loop can be used.
+pub fn init_process() {
+    driver::start();
+}
+
+/// The worker leaves: calls under way are dropped while everything is still there.
+pub fn exit_process() {
+    driver::stop();
+    jobs::clear();
 }
 
 /// After http{} was read.

@@ -1,86 +1,128 @@
-//! Who asks: whether a request comes from this machine.
+//! Who asks: the connection's other end, a node that signed its call, or, where another worker of
+//! this node sent the request on, what that one found. Workers believe each other by a key that is
+//! in the zone.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
+use crate::modules::core::Core;
+use crate::modules::ipc::Peers;
+use crate::ngx::cycle;
+use crate::ngx::module::core_conf;
 use crate::ngx::request::Request;
+use crate::proto::cluster::action::shown;
+use crate::proto::cluster::secret::{Secret, hex, unhex};
+
+use super::settings;
 
 /// Headers of proxies: with one of them the connection's other end is not who asks.
 const PROXIES: [&str; 4] = ["Forwarded", "Via", "X-Forwarded-For", "X-Real-IP"];
 
 /// Where a request came from to the first worker of this node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// From this machine.
     Local,
     /// From another one, or nobody can tell.
-    Remote(Option<IpAddr>),
+    Remote,
+    /// From a node that has the secret, as it calls itself.
+    Node(String),
 }
 
-/// The header `CC-Hop`: how a request came from another worker of this node. Who writes it himself
-/// is believed as far as his own connection goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Who asks, and from which address where it has one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// See there.
+    pub origin: Origin,
+    /// The address; none on a Unix socket, and where nobody can tell.
+    pub ip: Option<IpAddr>,
+}
+
+impl Caller {
+    /// Whether it may change the cluster.
+    pub fn may_change(&self) -> bool {
+        match self.origin {
+            Origin::Node(_) => true,
+            Origin::Local => settings().is_some_and(|settings| settings.secrets().is_none()),
+            Origin::Remote => false,
+        }
+    }
+}
+
+/// The peers of this node in the zone.
+pub fn peers() -> Option<Peers> {
+    core_conf::<Core>(cycle::current()?)?.ipc.peers()
+}
+
+/// The header `CC-Hop`: how a request came from another worker of this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hop {
     /// Workers that it came through.
     pub steps: u8,
-    /// See there.
-    pub from: Origin,
+    /// Who asked the first one.
+    pub caller: Caller,
 }
 
 impl Hop {
-    /// What the request has; without the header it has just come. None where the header is not
-    /// what this code writes.
-    pub fn of(request: &Request<'_>) -> Option<Hop> {
-        let Some(text) = request.header("CC-Hop") else {
-            return Some(Hop { steps: 0, from: Origin::Local });
-        };
-        let (steps, from) = std::str::from_utf8(text).ok()?.split_once("; from=")?;
-        let from = match from {
+    /// What the request has: Some(None) where it has just come, None where the header is not what
+    /// a worker of this node has written for this request.
+    pub fn of(request: &Request<'_>) -> Option<Option<Hop>> {
+        let Some(header) = request.header("CC-Hop") else { return Some(None) };
+        let text = std::str::from_utf8(header).ok()?;
+        let (claim, mac) = text.split_once("; mac=")?;
+        let mac = unhex(mac.as_bytes())?;
+        let (method, target) = (request.method(), request.target());
+        if !key()?.verifies(&[b"cc1 hop\n", claim.as_bytes(), b"\n", method, b" ", &target], &mac) {
+            return None;
+        }
+        let mut words = claim.split(' ');
+        let steps = words.next()?.parse().ok()?;
+        let ip = Some(words.next()?).filter(|ip| *ip != "-");
+        let origin = match words.next()? {
             "local" => Origin::Local,
-            "unknown" => Origin::Remote(None),
-            address => Origin::Remote(Some(address.parse().ok()?)),
+            "remote" => Origin::Remote,
+            node => Origin::Node(node.into()),
         };
-        Some(Hop { steps: steps.parse().ok()?, from })
+        let ip = ip.map(str::parse).transpose().ok()?;
+        Some(Some(Hop { steps, caller: Caller { origin, ip } }))
     }
 
-    /// The header's value.
-    pub fn header(&self) -> String {
-        let from = match self.from {
-            Origin::Local => "local".into(),
-            Origin::Remote(None) => "unknown".into(),
-            Origin::Remote(Some(address)) => address.to_string(),
+    /// The header's value for a request with this method and target; None without a zone.
+    pub fn header(&self, method: &[u8], target: &[u8]) -> Option<String> {
+        let ip = self.caller.ip.map_or_else(|| "-".into(), |ip| ip.to_string());
+        let origin = match &self.caller.origin {
+            Origin::Local => "local",
+            Origin::Remote => "remote",
+            Origin::Node(name) => name,
         };
-        format!("{}; from={from}", self.steps)
+        let claim = format!("{} {ip} {origin}", self.steps);
+        let mac = key()?.sign(&[b"cc1 hop\n", claim.as_bytes(), b"\n", method, b" ", target]);
+        Some(format!("{claim}; mac={}", shown(&hex(&mac))))
     }
 }
 
-/// Where the request comes from, as far as its connection tells, and, where a worker of this node
-/// sent it on, that worker.
-pub fn origin(request: &Request<'_>) -> Origin {
-    let Some(peer) = request.peer() else { return Origin::Remote(None) };
-    if !peer.is_local() {
-        return Origin::Remote(peer.ip());
-    }
-    let Some(hop) = Hop::of(request) else { return Origin::Remote(None) };
-    if hop.from == Origin::Local && PROXIES.iter().any(|name| request.header(name).is_some()) {
-        return Origin::Remote(None);
-    }
-    hop.from
+/// What workers of this node, and nobody else, know.
+fn key() -> Option<Secret> {
+    peers().map(|peers| Secret::new(&peers.key()))
 }
 
-/// The address that the request comes from; None on a Unix socket, and where nobody can tell.
-pub fn caller(request: &Request<'_>) -> Option<IpAddr> {
-    match origin(request) {
-        Origin::Local => request.peer().and_then(|peer| peer.ip()).or_else(|| from_worker(request)),
-        Origin::Remote(address) => address,
+/// Who asks.
+pub fn caller(request: &Request<'_>) -> Caller {
+    let remote = |ip| Caller { origin: Origin::Remote, ip };
+    match Hop::of(request) {
+        None => return remote(None),
+        Some(Some(hop)) => return hop.caller,
+        Some(None) => {}
     }
-}
-
-/// A worker behind a Unix socket sent on what came to it from this machine.
-fn from_worker(request: &Request<'_>) -> Option<IpAddr> {
-    request.header("CC-Hop").map(|_| IpAddr::V4(Ipv4Addr::LOCALHOST))
+    let Some(peer) = request.peer() else { return remote(None) };
+    let proxied = PROXIES.iter().any(|name| request.header(name).is_some());
+    match peer.is_local() {
+        true if proxied => remote(None),
+        true => Caller { origin: Origin::Local, ip: peer.ip() },
+        false => remote(peer.ip()),
+    }
 }
 
 /// Whether the request comes from this machine, not through a proxy.
 pub fn is_local(request: &Request<'_>) -> bool {
-    origin(request) == Origin::Local
+    caller(request).origin == Origin::Local
 }

@@ -6,9 +6,8 @@ use crate::ngx::conf::{Conf, ConfError, ConfResult, Line, shown};
 use crate::proto::cluster::action::check_channel;
 use crate::proto::cluster::allow::{self, Address, AllowList};
 use crate::proto::cluster::secret::{SecretError, Secrets};
+use crate::shm::nodes::CHANNELS;
 
-/// Most channels of a configuration.
-const CHANNELS_MAX: usize = 1024;
 /// Most supers of a node or a channel.
 const SUPERS_MAX: usize = 16;
 /// Name of a cluster that has none.
@@ -68,6 +67,11 @@ impl Settings {
         &self.name
     }
 
+    /// Whether `cc_node` says it.
+    pub fn is_named(&self) -> bool {
+        self.node.is_some()
+    }
+
     /// The supers of that channel, in their order; none at a root.
     pub fn supers(&self, channel: &[u8]) -> &[SocketAddr] {
         match self.channel(channel) {
@@ -116,8 +120,8 @@ pub fn cc_channel(cf: &mut Conf<'_>, settings: &mut Settings) -> ConfResult {
     if settings.channel(name).is_some() {
         return Err(format!("duplicate channel \"{}\"", shown(name)).into());
     }
-    if settings.channels.len() >= CHANNELS_MAX {
-        return Err(format!("more than {CHANNELS_MAX} channels").into());
+    if settings.channels.len() >= CHANNELS {
+        return Err(format!("more than {CHANNELS} channels").into());
     }
     let name = shown(name).into_owned();
     let mut channel = Channel { name, superior: None, timeout: None, heartbeat: None };

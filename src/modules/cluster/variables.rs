@@ -1,6 +1,6 @@
 //! `$cc_generation`, `$cc_channel`, `$cc_router`, `$cc_node`.
 
-use super::{channel, settings, workers};
+use super::{channel, node, workers};
 use crate::modules::http::Http;
 use crate::modules::ipc::worker;
 use crate::ngx::conf::{Conf, ConfResult};
@@ -60,6 +60,6 @@ impl Variable for Node {
     const NAME: &'static str = "cc_node";
 
     fn get(_: &Request<'_>) -> Option<String> {
-        settings().map(|settings| settings.node().to_string())
+        Some(node())
     }
 }

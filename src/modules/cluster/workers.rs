@@ -46,11 +46,20 @@ fn look(strictly: bool) -> Vec<Worker> {
 fn with<R>(f: impl FnOnce(&[Worker]) -> R) -> R {
     LAST.with_borrow_mut(|last| {
         let now = cycle::milliseconds();
-        if last.at.is_none_or(|at| now.wrapping_sub(at) >= FRESH) {
+        let fresh = last.at.is_some_and(|at| now.wrapping_sub(at) < FRESH);
+        if !fresh || !is_full(&last.workers) {
             let workers = look(last.strictly);
             *last = Look { at: Some(now), strictly: false, workers };
         }
         f(&last.workers)
+    })
+}
+
+/// Whether nobody is missing: then nobody will come.
+fn is_full(workers: &[Worker]) -> bool {
+    let newest = worker::with(|me| me.table().current());
+    newest.is_some_and(|(generation, count)| {
+        workers.len() == count && workers.iter().all(|entry| entry.seat.generation == generation)
     })
 }
 
@@ -72,6 +81,11 @@ pub fn lives(id: WorkerId) -> bool {
 /// The router: the one of them with the lowest number.
 pub fn router() -> Option<Worker> {
     with(|workers| workers.first().copied())
+}
+
+/// This process.
+pub fn me() -> Option<Worker> {
+    worker::with(|worker| worker.me())
 }
 
 /// Whether this process is the router.

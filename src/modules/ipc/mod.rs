@@ -36,9 +36,11 @@ use crate::shm::failures::Failures;
 use crate::shm::lifecycle::Life;
 use crate::shm::mesh::Mesh;
 use crate::shm::nodes::Nodes;
-use crate::shm::peers::Peers;
 use crate::shm::retained::Retained;
 use crate::shm::slots::Table;
+
+/// The peers of this node.
+pub type Peers = shm::peers::Peers<'static, fn(Pid) -> bool>;
 
 /// The settings of one cycle, and what the master made for its workers.
 #[derive(Default)]
@@ -79,9 +81,9 @@ impl Conf {
     }
 
     /// The peers of this node, behind that, as this process sees them.
-    pub fn peers(&self) -> Option<Peers<'static, fn(Pid) -> bool>> {
+    pub fn peers(&self) -> Option<Peers> {
         let pid = Pid(u32::try_from(cycle::pid()).ok()?);
-        Peers::attach(self.peers_memory()?, pid, alive)
+        Peers::attach(self.peers_memory()?, pid, alive as fn(Pid) -> bool)
     }
 
     /// The memory of the node table, behind those.
@@ -195,7 +197,7 @@ fn init_peers(cycle: Cycle<'_>, conf: &Conf) {
     match getrandom::fill(&mut key) {
         Ok(()) => {
             let epoch = now().max(next.unwrap_or_default());
-            conf.peers_memory().map(|memory| Peers::<fn(Pid) -> bool>::init(memory, epoch, key));
+            conf.peers_memory().map(|memory| Peers::init(memory, epoch, key));
         }
         Err(error) => {
             let news = format_args!("cc: no random numbers, so no calls to other nodes: {error}");
