@@ -15,6 +15,9 @@ use crate::ngx::event::Deferred;
 use crate::ngx::guard::guard;
 use crate::proto::cluster::pool::{Pool, PoolLimits, Taken};
 
+/// The most that is read at once.
+const ROOM: usize = 64 * 1024;
+
 /// Where a call is.
 enum Place {
     /// Between connections, or its failure waits to be told.
@@ -33,6 +36,8 @@ struct Desk {
     /// Calls that failed within send().
     failed: Vec<(Box<Job>, CallError)>,
     telling: Option<Deferred>,
+    /// What has come is read into it; a call that waits for more keeps what it needs.
+    room: Vec<u8>,
 }
 
 thread_local! {
@@ -45,6 +50,7 @@ thread_local! {
         serial: 0,
         failed: Vec::new(),
         telling: None,
+        room: vec![0; ROOM],
     })));
 }
 
@@ -114,7 +120,7 @@ fn open(job: &Job) -> Result<usize, CallError> {
     })?;
     with(|desk| {
         let number = desk.free.pop().unwrap_or(desk.peers.len());
-        let peer = Peer::new(endpoint.clone(), link, number)?;
+        let peer = Peer::new(endpoint.clone(), link, number);
         match desk.peers.get_mut(number) {
             Some(seat) => *seat = Some(Box::new(peer)),
             None => desk.peers.push(Some(Box::new(peer))),
@@ -196,7 +202,7 @@ fn tell() {
 impl Desk {
     fn advance(&mut self, number: usize) -> Option<Outcome> {
         let peer = self.peers.get_mut(number)?.as_mut()?;
-        peer.advance(cycle::milliseconds())
+        peer.advance(cycle::milliseconds(), &mut self.room)
     }
 
     /// Takes a connection in use off the account.

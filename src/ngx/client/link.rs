@@ -1,18 +1,14 @@
-//! A non-blocking socket in nginx's event loop, as hyper reads and writes it. Readiness is nginx's
-//! flags on the connection's events, so a call costs one write and one read; nobody is woken by
-//! wakers, for whoever handles the event asks hyper to go on.
+//! A non-blocking socket in nginx's event loop. Readiness is nginx's flags on the connection's
+//! events, so a call costs one write and one read.
 
 use std::cell::Cell;
 use std::io::{self, IoSlice};
-use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
-use std::pin::Pin;
 use std::ptr;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 
-use hyper::rt::ReadBufCursor;
 use ngx::ffi;
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -161,6 +157,11 @@ impl Link {
             || self.with(|c, _, _| c.fd).is_some_and(|fd| unacknowledged(fd) || thrown_away(fd))
     }
 
+    /// Whether more than was read has come, or the end is known to follow.
+    pub(super) fn has_more(&self) -> bool {
+        self.with(|_, read, _| read.ready() != 0).unwrap_or(false)
+    }
+
     /// Whether an idle connection is as it was left: neither closed nor spoken to.
     pub(super) fn quiet(&self) -> bool {
         let mut byte = [0u8; 1];
@@ -208,28 +209,28 @@ impl Link {
         }
     }
 
-    fn receive(&self, into: &mut [MaybeUninit<u8>]) -> Poll<io::Result<usize>> {
+    /// Reads what has come; 0 is the end.
+    pub(super) fn receive(&self, into: &mut [u8]) -> Poll<io::Result<usize>> {
         let received = self.with(|c, read, _| {
             if read.ready() == 0 {
                 return Poll::Pending;
             }
             loop {
-                // SAFETY: the kernel writes at most so many bytes there.
-                let n = unsafe { libc::recv(c.fd, into.as_mut_ptr().cast(), into.len(), 0) };
-                if let Ok(n) = usize::try_from(n) {
-                    // less than asked for is all there is, unless the end is known to follow
-                    if n < into.len() && all_was_read() && read.pending_eof() == 0 {
-                        read.set_ready(0);
+                let received = socket::recv(c.fd, into, MsgFlags::empty());
+                match received {
+                    Ok(n) => {
+                        // less than asked for is all there is, unless the end is known to follow
+                        if n < into.len() && all_was_read() && read.pending_eof() == 0 {
+                            read.set_ready(0);
+                        }
+                        return Poll::Ready(Ok(n));
                     }
-                    return Poll::Ready(Ok(n));
-                }
-                match Errno::last() {
-                    Errno::EINTR => {}
-                    Errno::EAGAIN => {
+                    Err(Errno::EINTR) => {}
+                    Err(Errno::EAGAIN) => {
                         read.set_ready(0);
                         return Poll::Pending;
                     }
-                    errno => return Poll::Ready(Err(errno)),
+                    Err(errno) => return Poll::Ready(Err(errno)),
                 }
             }
         });
@@ -249,7 +250,8 @@ impl Link {
         }
     }
 
-    fn transmit(&self, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    /// Writes as much as goes.
+    pub(super) fn transmit(&self, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let length = parts.iter().map(|part| part.len()).sum();
         if self.deaf.get() {
             return Poll::Ready(Ok(length));
@@ -361,53 +363,5 @@ fn connect(fd: RawFd, to: &Endpoint) -> Result<(), Errno> {
             socket::connect(fd, &SockaddrIn6::from(*address))
         }
         Endpoint::Unix(path) => socket::connect(fd, &UnixAddr::new(path)?),
-    }
-}
-
-/// What hyper reads and writes.
-pub(super) struct Stream(pub(super) Rc<Link>);
-
-impl hyper::rt::Read for Stream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        mut into: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        // SAFETY: what is there is not made uninitialised again: the kernel only writes.
-        let room = unsafe { into.as_mut() };
-        self.0.receive(room).map_ok(|n| {
-            // SAFETY: the kernel wrote n bytes there.
-            unsafe { into.advance(n) };
-        })
-    }
-}
-
-impl hyper::rt::Write for Stream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.0.transmit(&[IoSlice::new(bytes)])
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        parts: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.0.transmit(parts)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
     }
 }

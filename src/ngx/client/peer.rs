@@ -1,22 +1,16 @@
-//! A connection with the call that runs on it: hyper's client over a [`Link`], moved on whenever
-//! nginx reports something. No task, no queue: what hyper wakes is always the connection that is being
-//! moved on, so a flag is waker enough.
+//! A connection with the call that runs on it, moved on whenever nginx reports something: what is
+//! left of the call is written, what has come is read (`proto/cluster/wire.rs`).
 
-use std::future::Future;
-use std::pin::{Pin, pin};
-use std::ptr;
+use std::io::IoSlice;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
+use std::task::Poll;
 
-use hyper::client::conn::http1::{Builder, Connection, SendRequest};
-
-use super::exchange::{self, Fault, Payload};
-use super::link::{Link, Stream};
+use super::link::Link;
 use super::{Answer, Call, CallError, Done, Endpoint, Stage};
+use crate::proto::cluster::wire::{self, Reader, Unreadable, Whole};
 
-/// The longest head of an answer, and the most that is read at once.
-const MAX_HEAD: usize = 64 * 1024;
+/// More room for heads than this is not kept for the next call.
+const HEAD_KEPT: usize = 16 * 1024;
 
 /// A call on its way, with the function that takes its answer.
 pub(super) struct Job {
@@ -27,7 +21,9 @@ pub(super) struct Job {
 
 struct Running {
     job: Box<Job>,
-    answer: Pin<Box<dyn Future<Output = Result<Answer, Fault>>>>,
+    /// Of head and body.
+    written: usize,
+    reader: Reader,
 }
 
 /// What became of a call.
@@ -42,8 +38,8 @@ pub(super) enum Outcome {
 pub(super) struct Peer {
     pub(super) endpoint: Endpoint,
     link: Rc<Link>,
-    sender: SendRequest<Payload>,
-    connection: Connection<Stream, Payload>,
+    /// The head of the running call.
+    head: Vec<u8>,
     over: bool,
     /// It has served a call before the running one.
     used: bool,
@@ -51,43 +47,12 @@ pub(super) struct Peer {
     deadline: usize,
 }
 
-/// Whether hyper wants to be asked once more: whatever it wakes is the connection being moved on.
-static WOKEN: AtomicBool = AtomicBool::new(false);
-
-// SAFETY: there is nothing behind the pointer, and an atomic flag may be set from anywhere.
-static WAKER: Waker = unsafe { Waker::from_raw(RAW) };
-
-const RAW: RawWaker = RawWaker::new(ptr::null(), &RawWakerVTable::new(|_| RAW, wake, wake, |_| ()));
-
-fn wake(_: *const ()) {
-    WOKEN.store(true, Ordering::Relaxed);
-}
-
 impl Peer {
     /// A connection over `link`; `number` is what the event handlers find.
-    pub(super) fn new(
-        endpoint: Endpoint,
-        link: Rc<Link>,
-        number: usize,
-    ) -> Result<Peer, CallError> {
+    pub(super) fn new(endpoint: Endpoint, link: Rc<Link>, number: usize) -> Peer {
         link.set_number(number);
-        let mut builder = Builder::new();
-        builder.max_buf_size(MAX_HEAD);
-        let handshake = pin!(builder.handshake(Stream(link.clone())));
-        // HTTP/1 shakes no hands
-        match handshake.poll(&mut Context::from_waker(&WAKER)) {
-            Poll::Ready(Ok((sender, connection))) => Ok(Peer {
-                endpoint,
-                link,
-                sender,
-                connection,
-                over: false,
-                used: false,
-                running: None,
-                deadline: 0,
-            }),
-            Poll::Ready(Err(_)) | Poll::Pending => Err(CallError::Closed),
-        }
+        let head = Vec::with_capacity(512);
+        Peer { endpoint, link, head, over: false, used: false, running: None, deadline: 0 }
     }
 
     pub(super) fn is_running(&self) -> bool {
@@ -99,65 +64,103 @@ impl Peer {
         self.link.quiet() && self.link.rearm()
     }
 
-    /// Sends the call; what it comes to is [`Peer::advance`]'s.
-    pub(super) fn begin(&mut self, mut job: Box<Job>) -> Result<(), (Box<Job>, CallError)> {
-        let request = match exchange::request(&mut job.call, self.used) {
-            Ok(request) => request,
-            Err(reason) => return Err((job, CallError::Malformed(reason))),
-        };
+    /// Takes the call on; it is sent by [`Peer::advance`].
+    pub(super) fn begin(&mut self, job: Box<Job>) -> Result<(), (Box<Job>, CallError)> {
+        let call = &job.call;
+        self.head.clear();
+        let (method, length) = (&call.method, call.body.len());
+        let head = &mut self.head;
+        if let Err(why) =
+            wire::write_head(method, &call.target, &call.host, &call.headers, length, head)
+        {
+            return Err((job, CallError::Malformed(why.to_string())));
+        }
         self.link.begin();
         self.link.set_idle(false);
-        let response = self.sender.send_request(request);
-        let answer = Box::pin(exchange::answer(response, job.call.max_body));
-        self.running = Some(Running { job, answer });
+        let reader = Reader::new(method, call.max_body);
+        self.running = Some(Running { job, written: 0, reader });
         Ok(())
     }
 
-    /// Moves the call on as far as it goes. None: it waits for the peer.
-    pub(super) fn advance(&mut self, now: usize) -> Option<Outcome> {
+    /// Moves the call on as far as it goes, with `room` to read into. None: it waits for the peer.
+    pub(super) fn advance(&mut self, now: usize, room: &mut [u8]) -> Option<Outcome> {
         let mut running = self.running.take()?;
-        let mut cx = Context::from_waker(&WAKER);
-        loop {
-            WOKEN.store(false, Ordering::Relaxed);
-            self.turn(&mut cx);
-            if let Poll::Ready(result) = running.answer.as_mut().poll(&mut cx) {
-                drop(running.answer);
-                let result = result.map_err(|fault| self.failed(fault));
-                if result.is_err() {
-                    self.over = true;
-                    if self.may_try_again(&running.job.call, &result) {
-                        return Some(Outcome::Again(running.job));
-                    }
-                } else if !self.over && !self.sender.is_ready() {
-                    // hyper has yet to notice that the exchange is complete
-                    self.turn(&mut cx);
+        let result = match self.exchange(&mut running, room) {
+            Poll::Pending if self.link.rearm() => {
+                if self.link.moved() {
+                    let timeouts = running.job.call.timeouts;
+                    let allowed = match self.stage() {
+                        Stage::Connect => timeouts.connect,
+                        Stage::Send => timeouts.send,
+                        Stage::Read => timeouts.read,
+                    };
+                    self.set_deadline(now, allowed);
                 }
-                return Some(Outcome::Over(running.job, result));
+                self.running = Some(running);
+                return None;
             }
-            if !WOKEN.load(Ordering::Relaxed) {
-                break;
+            Poll::Pending => Err(CallError::Closed),
+            Poll::Ready(result) => result,
+        };
+        let job = running.job;
+        let result = match result {
+            Ok(whole) => {
+                // an answer may come before the call was sent; then, as when there is more to read,
+                // the connection has done its service
+                let length = self.head.len() + job.call.body.len();
+                self.over = !whole.keep || running.written < length || self.link.has_more();
+                Ok(Answer { status: whole.status, headers: whole.headers, body: whole.body })
             }
-        }
-        if !self.link.rearm() {
-            self.over = true;
-            return Some(Outcome::Over(running.job, Err(CallError::Closed)));
-        }
-        if self.link.moved() {
-            let timeouts = running.job.call.timeouts;
-            let allowed = match self.stage() {
-                Stage::Connect => timeouts.connect,
-                Stage::Send => timeouts.send,
-                Stage::Read => timeouts.read,
-            };
-            self.set_deadline(now, allowed);
-        }
-        self.running = Some(running);
-        None
+            Err(error) => {
+                self.over = true;
+                if self.may_try_again(&job.call, &error) {
+                    return Some(Outcome::Again(job));
+                }
+                Err(error)
+            }
+        };
+        Some(Outcome::Over(job, result))
     }
 
-    fn turn(&mut self, cx: &mut Context<'_>) {
-        if !self.over {
-            self.over = Pin::new(&mut self.connection).poll(cx).is_ready();
+    fn exchange(
+        &mut self,
+        running: &mut Running,
+        room: &mut [u8],
+    ) -> Poll<Result<Whole, CallError>> {
+        let body = &running.job.call.body;
+        let length = self.head.len() + body.len();
+        while running.written < length {
+            let head = self.head.get(running.written..).unwrap_or_default();
+            let body = body.get(running.written.saturating_sub(self.head.len())..);
+            let parts = [IoSlice::new(head), IoSlice::new(body.unwrap_or_default())];
+            let parts = match parts {
+                [_, ref body] if body.is_empty() => &parts[..1],
+                [ref head, _] if head.is_empty() => &parts[1..],
+                _ => &parts[..],
+            };
+            match self.link.transmit(parts) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(n)) => running.written += n,
+                Poll::Ready(Err(_)) => {
+                    let refused = self.link.refused().map(CallError::Refused);
+                    return Poll::Ready(Err(refused.unwrap_or(CallError::Closed)));
+                }
+            }
+        }
+        loop {
+            let whole = match self.link.receive(room) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(0)) => running.reader.end().map(Some),
+                Poll::Ready(Ok(n)) => running.reader.feed(room.get(..n).unwrap_or_default()),
+                Poll::Ready(Err(_)) => Err(Unreadable::Cut),
+            };
+            return Poll::Ready(match whole {
+                Ok(None) => continue,
+                Ok(Some(whole)) => Ok(whole),
+                Err(Unreadable::TooLarge) => Err(CallError::TooLarge),
+                Err(Unreadable::Cut) => Err(CallError::Closed),
+                Err(Unreadable::Malformed(why)) => Err(CallError::Malformed(why.into())),
+            });
         }
     }
 
@@ -192,46 +195,24 @@ impl Peer {
 
     /// Whether the connection can serve another call.
     pub(super) fn can_serve(&self) -> bool {
-        !self.over && self.running.is_none() && self.sender.is_ready()
+        !self.over && self.running.is_none()
     }
 
     /// Nothing runs on it for now.
     pub(super) fn rest(&mut self, now: usize, idle_timeout: u64) {
         self.used = true;
+        self.head.clear();
+        self.head.shrink_to(HEAD_KEPT);
         self.link.set_idle(true);
         self.set_deadline(now, idle_timeout);
     }
 
-    fn failed(&self, fault: Fault) -> CallError {
-        match fault {
-            Fault::TooLarge => CallError::TooLarge,
-            Fault::Malformed(reason) => CallError::Malformed(reason.into()),
-            Fault::Http(error) => match self.link.refused() {
-                Some(refused) => CallError::Refused(refused),
-                None if error.is_parse() || error.is_user() => {
-                    CallError::Malformed(error.to_string())
-                }
-                None => match exchange::broken_coding(&error) {
-                    Some(reason) => CallError::Malformed(reason),
-                    None => CallError::Closed,
-                },
-            },
-        }
-    }
-
     /// Only where nothing of an answer came; a method that must not be done twice only if the
     /// peer did not read the call.
-    fn may_try_again(&self, call: &Call, result: &Result<Answer, CallError>) -> bool {
+    fn may_try_again(&self, call: &Call, error: &CallError) -> bool {
         self.used
-            && matches!(result, Err(CallError::Closed))
+            && matches!(error, CallError::Closed)
             && !self.link.received()
             && (call.method.is_idempotent() || self.link.unread())
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        // hyper's part holds the link, too
-        self.link.close();
     }
 }

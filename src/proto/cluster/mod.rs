@@ -15,3 +15,4 @@ pub mod secret;
 pub mod sign;
 pub mod stat;
 pub mod window;
+pub mod wire;
