@@ -72,6 +72,10 @@ same [ ($section{cc_lua_preload} // '') =~ /^\| `(.+?)` \|/mg ], \@packages, 'cc
 
 $server = CC::Server->new(module => 1, server => 'location / { content_by_lua_block {
     for name in pairs(require "ngx.ipc") do ngx.say("ipc.", name) end
+    for name in pairs(require "ngx.cc.lifecycle") do
+        if not name:find "^_" then ngx.say("lifecycle.", name) end
+    end
+    for name in pairs(require "resty.worker.manager") do ngx.say("manager.", name) end
     ngx.say("ipc.sender")      -- made when it is asked for
     for name in pairs(require "ngx.cc") do ngx.say("cc.", name) end
     for name in pairs(require "ngx.cc.balancer") do ngx.say("balancer.", name) end
@@ -80,7 +84,7 @@ $server = CC::Server->new(module => 1, server => 'location / { content_by_lua_bl
 } }')->start;
 my @functions = (split(/\n/, $server->get($server->port)->body), 'ngx.worker.port');
 cmp_ok scalar(@functions), '>=', 11, 'ngx.ipc has functions';
-my @headed = grep { /^(?:ipc|cc|balancer|ngx\.worker)\./ } keys %section;
+my @headed = grep { /^(?:ipc|cc|balancer|lifecycle|manager|ngx\.worker)\./ } keys %section;
 same \@headed, \@functions, 'each Lua function has a section';
 for my $name (@headed) {
     like $section{$name}, qr/^\n\*\*syntax:\*\* \*.*\Q$name\E.*\*\n/, "$name: syntax";

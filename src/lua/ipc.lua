@@ -10,7 +10,8 @@ local ffi_string = ffi.string
 local bad_argument, name_of, data_of = arguments.bad_argument, arguments.name_of, arguments.data_of
 local integer_of, is_id, timeout_of = arguments.integer_of, arguments.is_id, arguments.timeout_of
 local get_phase = ngx.get_phase
-local type, tostring, tonumber, select, error, pairs = type, tostring, tonumber, select, error, pairs
+local type, tostring, tonumber, select, error = type, tostring, tonumber, select, error
+local pairs, ipairs = pairs, ipairs
 
 ffi.cdef [[
 typedef struct { uint32_t id, pid, generation, state; } ngx_cc_ipc_row_t;
@@ -27,6 +28,7 @@ int ngx_cc_ipc_broadcast(int own, uint32_t kind, uint32_t call,
 int ngx_cc_ipc_retain(int keep, const char *name, size_t name_len, const char *key, size_t key_len,
     const char *value, size_t value_len, ngx_cc_ipc_missed_t *missed, size_t room);
 int ngx_cc_ipc_retained_all(const char *name, size_t name_len);
+uint32_t ngx_cc_ipc_retained_visited(void);
 int ngx_cc_ipc_retained_item(size_t index, ngx_cc_ipc_item_t *item);
 int ngx_cc_ipc_workers(ngx_cc_ipc_row_t *rows, size_t room);
 int ngx_cc_ipc_generation(void);
@@ -232,8 +234,14 @@ function ipc.receive(name, ...)
         return nil, err
     end
     for key, fn in pairs(new) do
-        for _, kept in pairs(fn and all_retained(key) or {}) do
-            receiver.catch_up(key, kept.key, get_phase() == "init_worker")
+        local list = fn and all_retained(key)
+        local visited = C.ngx_cc_ipc_retained_visited()
+        for i, kept in ipairs(list or {}) do
+            local sequence = i == #list and visited or kept.sequence % 0x100000000
+            receiver.catch_up(key, kept.key, get_phase() == "init_worker", sequence)
+        end
+        if list and #list == 0 then
+            C.ngx_cc_life_saw(key, #key, visited)
         end
     end
     return true

@@ -33,6 +33,7 @@ typedef struct {
 int ngx_cc_ipc_retained(const char *name, size_t name_len, const char *key, size_t key_len,
     ngx_cc_ipc_item_t *item);
 void ngx_cc_ipc_aside(void);
+void ngx_cc_life_saw(const char *name, size_t name_len, uint32_t sequence);
 void ngx_cc_ipc_unhappy(int what);
 void ngx_cc_ipc_calls(uint32_t calls);
 int ngx_cc_ipc_attach(void *sema, void *deputy, void *post);
@@ -145,6 +146,7 @@ local function handle(name, handler, data, from, kind, call)
     local ok, result
     if kind == RETAINED then
         ok, result = xpcall(handler, trace, retained(name, data), data)
+        C.ngx_cc_life_saw(name, #name, call)
     else
         ok, result = xpcall(handler, trace, data)
     end
@@ -351,13 +353,15 @@ end
 
 -- Runs a handler for what is retained already. In init_worker at once, before any request; a
 -- handler that wants to yield there, and any handler elsewhere, runs in the receiver.
-function _M.catch_up(name, key, now)
+-- `sequence`: what the handler has seen of the name then.
+function _M.catch_up(name, key, now, sequence)
     local handler = handlers[name]
     if now and handler and xpcall(handler, trace, retained(name, key), key) then
+        C.ngx_cc_life_saw(name, #name, sequence)
         return
     end
     last = last + 1
-    backlog[last] = { name, key, ngx.worker.pid(), ngx.worker.id(), RETAINED, 0 }
+    backlog[last] = { name, key, ngx.worker.pid(), ngx.worker.id(), RETAINED, sequence }
     backlog_bytes = backlog_bytes + #name + #key + BACKLOG_OVERHEAD
     sema:post(1)
 end

@@ -7,7 +7,7 @@ use crate::ngx::lua::Package;
 
 /// Names that `cc_lua_preload` takes, and the package each stands for; a package may stand under
 /// several.
-pub static PACKAGES: [(&str, Package); 7] = [
+pub static PACKAGES: [(&str, Package); 10] = [
     ("ngx.ipc", package(c"ngx.ipc", c"=ngx.ipc", include_str!("ipc.lua"))),
     (
         "ngx.ipc",
@@ -25,6 +25,19 @@ pub static PACKAGES: [(&str, Package); 7] = [
     (
         "ngx.cc.balancer",
         package(c"ngx.cc.balancer", c"=ngx.cc.balancer", include_str!("balancer.lua")),
+    ),
+    (
+        "ngx.cc.lifecycle",
+        package(c"ngx.cc.lifecycle", c"=ngx.cc.lifecycle", include_str!("lifecycle.lua")),
+    ),
+    // needs the other
+    (
+        "resty.worker.manager",
+        package(c"ngx.cc.lifecycle", c"=ngx.cc.lifecycle", include_str!("lifecycle.lua")),
+    ),
+    (
+        "resty.worker.manager",
+        package(c"resty.worker.manager", c"=resty.worker.manager", include_str!("manager.lua")),
     ),
     ("ngx.worker", package(c"resty.core.worker", c"=ngx.cc.worker", include_str!("worker.lua"))),
 ];

@@ -3,7 +3,7 @@
 use ngx::ffi::{self, ngx_module_t};
 
 use crate::modules::ipc::{self, settings};
-use crate::modules::{cluster, listen, lua};
+use crate::modules::{cluster, lifecycle, listen, lua};
 use crate::ngx::conf::{self, ConfResult, directives};
 use crate::ngx::cycle::Cycle;
 use crate::ngx::module::{CoreModule, core_context, core_table};
@@ -14,6 +14,8 @@ use crate::proto::preload::Preload;
 pub struct Conf {
     /// What `listen ... per_worker` noted.
     pub listen: listen::Conf,
+    /// The lives of its workers. It goes before what it uses.
+    pub lifecycle: lifecycle::Conf,
     /// The cc_ipc_* and cc_zone settings and this generation's descriptors.
     pub ipc: ipc::Conf,
     /// `cc_lua_preload`, where it is set.
@@ -33,21 +35,26 @@ impl CoreModule for Core {
     fn init_conf(cycle: Cycle<'_>, conf: &mut Conf) -> ConfResult {
         listen::init_conf(cycle, &mut conf.listen)?;
         cluster::init_conf(cycle);
-        ipc::init_conf(cycle, &mut conf.ipc)
+        ipc::init_conf(cycle, &mut conf.ipc)?;
+        lifecycle::init_conf(cycle, &mut conf.lifecycle)
     }
 
     fn init_module(cycle: Cycle<'_>, conf: &mut Conf) {
         listen::init_module(&mut conf.listen);
+        lifecycle::leave_single();
         ipc::init_module(cycle, &mut conf.ipc);
+        lifecycle::init_module(cycle, &conf.ipc, &mut conf.lifecycle);
     }
 
     fn init_process(cycle: Cycle<'_>, conf: &mut Conf) -> Result<(), String> {
         listen::init_process(&conf.listen);
-        ipc::init_process(cycle, &mut conf.ipc)
+        ipc::init_process(cycle, &mut conf.ipc)?;
+        lifecycle::init_process(&conf.ipc, &conf.lifecycle)
     }
 
     fn exit_process(cycle: Cycle<'_>, conf: &mut Conf) {
         cluster::exit_process();
+        lifecycle::exit_process(&mut conf.lifecycle);
         ipc::exit_process(cycle, &mut conf.ipc);
     }
 }

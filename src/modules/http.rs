@@ -4,7 +4,7 @@ use ngx::ffi::{self, ngx_module_t};
 
 use crate::modules::cluster::{self, location, settings};
 use crate::modules::core::Core;
-use crate::modules::{ipc, listen, lua, upstream};
+use crate::modules::{ipc, lifecycle, listen, lua, upstream};
 use crate::ngx::conf::{self, Conf, ConfResult, directives};
 use crate::ngx::cycle::{self, Process};
 use crate::ngx::http::{HttpModule, Inherit, LOCATION, MAIN, SERVER, http_context, http_table};
@@ -75,6 +75,7 @@ impl HttpModule for Http {
         cluster::variables::add(cf)?;
         variable::add::<upstream::Tries>(cf)?;
         variable::add::<upstream::LastFailure>(cf)?;
+        lifecycle::loading::begin(cf.cycle());
         lua::preload(cf, core_conf::<Core>(cf.cycle()).and_then(|conf| conf.lua.as_ref()))
     }
 
@@ -86,7 +87,7 @@ impl HttpModule for Http {
     fn init_process() -> Result<(), String> {
         ipc::start()?;
         cluster::init_process();
-        Ok(())
+        lifecycle::start()
     }
 }
 

@@ -5,6 +5,7 @@ pub mod cluster;
 pub mod core;
 pub mod http;
 pub mod ipc;
+pub mod lifecycle;
 pub mod listen;
 pub mod lua;
 pub mod upstream;

@@ -16,6 +16,7 @@ pub mod lua;
 pub mod memory;
 pub mod module;
 pub mod peer;
+pub mod process;
 pub mod request;
 pub mod respond;
 pub mod socket;

@@ -2,7 +2,7 @@
 //! how it ended, why it leaves; who leads; how many there are; whether all are ready.
 //! `shm::lifecycle` keeps the facts, `modules::lifecycle` collects them and tells.
 
-use crate::proto::ipc::{Generation, Pid, Seat};
+use crate::proto::ipc::{Generation, Pid, Seat, WorkerId};
 
 /// What a process in a seat is doing, or how it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -278,13 +278,43 @@ pub fn leader(members: impl Iterator<Item = Member>) -> Option<Member> {
     members.filter(serves).min_by_key(|m| (std::cmp::Reverse(m.seat.generation), m.seat.worker))
 }
 
+/// Whether the worker `mine` of so many watches `other`: all, or the next `most` by number, round
+/// and round.
+pub fn watches(mine: WorkerId, other: WorkerId, workers: usize, most: usize) -> bool {
+    let (mine, other) = (usize::from(mine.0), usize::from(other.0));
+    workers <= most || (other + workers - mine % workers) % workers <= most
+}
+
 /// A member as the counting sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct Counted {
     /// Who.
     pub member: Member,
-    /// Its callback for leaving has begun.
-    pub said: bool,
+    /// How far its callbacks are.
+    pub said: Said,
+}
+
+/// Which callbacks of a worker have begun.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Said {
+    /// The one for its start.
+    pub hello: bool,
+    /// The one for leaving.
+    pub farewell: bool,
+    /// The one for the start of the process before it in the seat, which crashed.
+    pub predecessor: bool,
+}
+
+impl Said {
+    /// As a word.
+    pub fn pack(self) -> u64 {
+        u64::from(self.hello) | u64::from(self.farewell) << 1 | u64::from(self.predecessor) << 2
+    }
+
+    /// From one.
+    pub fn of(word: u64) -> Said {
+        Said { hello: word & 1 != 0, farewell: word & 2 != 0, predecessor: word & 4 != 0 }
+    }
 }
 
 /// The three numbers of `resty.worker.manager`: workers of the previous, of this, of the next
@@ -302,10 +332,11 @@ pub struct Counts {
 /// When the numbers are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
-    /// By a worker that starts, in the place of a crashed one or not. That one still counts then,
-    /// as do others that crashed and have no successor yet: more than there are seats is how the callback tells.
+    /// By a worker that starts: those count whose callback for the start has begun, itself included. The
+    /// crashed one in whose place it starts still counts then, as do others that crashed and have no
+    /// successor yet: more than there are seats is how a callback knows.
     Starting {
-        /// It is a successor.
+        /// Such a one was before it in its seat.
         respawned: bool,
     },
     /// By a worker that leaves: those count whose callback for leaving has not begun, itself
@@ -328,10 +359,10 @@ pub fn counts(
     let running = |generation| of(generation).filter(|c| c.member.phase.runs()).count();
     let mine = match moment {
         Moment::Starting { respawned } => {
-            let seated = |c: &&Counted| c.member.phase.runs() || c.member.phase == Phase::Dead;
+            let seated = |c: &&Counted| c.said.hello && c.member.phase != Phase::Left;
             of(own.0).filter(seated).count() + usize::from(respawned)
         }
-        Moment::Leaving => of(own.0).filter(|c| c.member.phase.runs() && !c.said).count(),
+        Moment::Leaving => of(own.0).filter(|c| c.member.phase.runs() && !c.said.farewell).count(),
     };
     Counts {
         previous: match own.0 {
@@ -339,7 +370,13 @@ pub fn counts(
             generation => Some(running(generation - 1)),
         },
         mine,
-        next: (newest.0 > own.0).then(|| running(own.0 + 1)),
+        // those of it that are initialised
+        next: (newest.0 > own.0).then(|| {
+            let up = |c: &&Counted| {
+                c.member.phase.runs() && (c.said.hello || c.member.phase != Phase::Starting)
+            };
+            of(own.0 + 1).filter(up).count()
+        }),
     }
 }
 
@@ -376,6 +413,7 @@ pub fn readiness(places: &[Place]) -> Result<(), String> {
             Some(Phase::Retiring) => String::from("is leaving"),
             Some(_) if place.ready => continue,
             Some(_) if !place.reason.is_empty() => format!("is not ready: {}", place.reason),
+            Some(Phase::Live) => String::from("is not ready"),
             Some(_) if place.deaths > 0 => {
                 format!("is starting again after {}{again}", ended_by(place.status))
             }

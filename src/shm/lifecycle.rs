@@ -11,6 +11,8 @@ mod leases;
 mod lock;
 mod row;
 mod seen;
+#[cfg(all(test, not(loom), not(miri)))]
+mod tests;
 
 pub use journal::{Event, Read, What};
 pub use leases::{KEY_MAX, Refused as LeaseRefused};
@@ -20,7 +22,7 @@ use super::Shared;
 use super::atomic::{AtomicU32, AtomicU64, Ordering};
 use super::slots::SLOTS;
 use crate::proto::ipc::{Generation, Pid, Seat};
-use crate::proto::lifecycle::{self, Member, Phase, Status, Tally, Why};
+use crate::proto::lifecycle::{self, Member, Phase, Said, Status, Tally, Why};
 use journal::Record;
 use leases::Lease;
 use row::Row;
@@ -29,7 +31,7 @@ use row::Row;
 const LAYOUT: u64 = 1;
 const MAGIC: u64 = 0x6e67_636c_6966_6500;
 /// Events that are kept; who reads later than that is told how many it missed.
-const JOURNAL: usize = if cfg!(loom) { 4 } else { 256 };
+const JOURNAL: usize = if cfg!(loom) { 4 } else { 1024 };
 /// Keys that may be held at a time.
 pub const LEASES: usize = if cfg!(loom) { 2 } else { 128 };
 /// Tallies that one event adds to at most.
@@ -163,6 +165,18 @@ impl Life {
         self.rows.iter().filter_map(Row::member)
     }
 
+    /// The number before which the event of that kind in that generation stands in the journal,
+    /// the last such; the end where there is none.
+    pub fn before(&self, what: What, generation: Generation) -> u64 {
+        let head = self.head();
+        let oldest = head.saturating_sub(JOURNAL as u64 / 2);
+        let is = |event: Event| event.what == what && event.seat.generation == generation;
+        let found = (oldest..head).rev().find(
+            |at| matches!(self.read(*at), Read::Event(number, event) if number == at + 1 && is(event)),
+        );
+        found.unwrap_or(head)
+    }
+
     /// The owner of a slot says what it is doing now.
     pub fn set_phase(&self, slot: usize, member: Member) {
         if let Some(row) = self.rows.get(slot) {
@@ -177,10 +191,10 @@ impl Life {
         }
     }
 
-    /// The owner of a slot: its callback for leaving begins.
-    pub fn set_said(&self, slot: usize) {
+    /// The owner of a slot: which of its callbacks have begun.
+    pub fn set_said(&self, slot: usize, said: Said) {
         if let Some(row) = self.rows.get(slot) {
-            row.said.store(1, Ordering::Release); // pairs with Row::view()
+            row.said.store(said.pack(), Ordering::Release); // pairs with Row::view()
         }
     }
 }
@@ -223,11 +237,17 @@ impl<A: Fn(Pid) -> bool> Handle<'_, A> {
             let deaths = before.last().map_or(0, |row| row.deaths.load(Ordering::Relaxed));
             let why = lifecycle::entered(last.map(|(last, _)| last.phase), self.life.load());
             let ended = last.and_then(|(last, known)| known.or_else(|| status(last.pid)));
-            for row in before {
-                row.who.store(0, Ordering::Release); // pairs with Row::view()
+            let hello = before.last().is_some_and(|row| {
+                Said::of(row.said.load(Ordering::Relaxed)).hello && why == Why::Respawn
+            });
+            let said = Said { predecessor: hello, ..Said::default() };
+            for old in before.into_iter().filter(|old| !std::ptr::eq(*old, row)) {
+                // whoever was in this slot is remembered where this seat's last one was
+                old.keep(row);
+                row.who.store(0, Ordering::Release); // pairs with Row::member()
             }
             let predecessor = last.map(|(last, _)| last.pid);
-            row.begin(why, predecessor, ended, deaths, time);
+            row.begin(why, predecessor, ended, deaths, said, time);
             let member = Member { pid: self.me, seat, phase: Phase::Starting };
             let event = Event {
                 what: What::WorkerStart,
@@ -288,13 +308,19 @@ impl<A: Fn(Pid) -> bool> Handle<'_, A> {
         })
     }
 
-    /// Somebody may want to know that a key is free again, or whatever else `what` says.
-    pub fn note(&self, what: What, seat: Seat, time: u64) -> Result<(), Busy> {
+    /// This process was told to leave: says so, in its row and to all.
+    pub fn retire(&self, slot: usize, why: Why, time: u64) -> Result<(), Busy> {
         self.locked(|| {
-            let why = self.life.load();
-            let event = Event { what, why, pid: self.me, seat, other: None, status: None, time };
-            self.record(&event, None, &[]);
+            let me = self.life.member(slot).filter(|member| member.pid == self.me)?;
+            let member = Member { phase: Phase::Retiring, ..me };
+            let (pid, seat, what) = (me.pid, me.seat, What::Retiring);
+            let event = Event { what, why, pid, seat, other: None, status: None, time };
+            let view = self.life.view(slot)?;
+            let row = (slot, member, Status::pack(view.status), view.deaths);
+            self.record(&event, Some(row), &[]);
+            Some(())
         })
+        .map(|_| ())
     }
 
     /// Lock held.

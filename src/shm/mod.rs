@@ -26,6 +26,9 @@
 //!   for awake: the successor rings for every ring that was ever used.
 //! * **The zone changes** (other sizes, other library build) or the binary is upgraded: a new zone
 //!   starts at generation 1, the generations do not see each other, and the log says so.
+//! * **Lives** (`lifecycle`) are rows beside the slots, a journal and counters. A worker writes that
+//!   it starts, retires, leaves; whoever first notices a death writes that, the successor at the
+//!   latest. Each is an intent first, which the next one finishes where its writer was killed.
 //! * **Retained values** belong to nobody: they outlive who set them, and reloads. Their writers take
 //!   turns by a lock word that names its owner; where that one is dead, the next repairs what it
 //!   left half done and goes on. What it had reserved goes with it. Readers need no lock; only one

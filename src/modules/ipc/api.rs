@@ -268,6 +268,11 @@ exported! {
         with(|worker| worker.retained_all(name).map_or(BUSY, |count| count as i32))
     }
 
+    /// Up to which sequence number that look saw everything of the name, its low half.
+    fn ngx_cc_ipc_retained_visited() -> u32, 0, {
+        worker::with(|worker| worker.visited()).unwrap_or(0)
+    }
+
     /// One of them, from 0; 0 where that was the last.
     fn ngx_cc_ipc_retained_item(index: usize, item: Out<Item>) -> i32, BUG, {
         with(|worker| match item.fill(1, worker.copy(index).into_iter().map(Item::of)) {

@@ -66,6 +66,11 @@ impl Conf {
         self.zone.memory().and_then(shm::at)
     }
 
+    /// This configuration's, once it is in force.
+    pub fn generation(&self) -> Option<Generation> {
+        self.generation
+    }
+
     /// Behind the table.
     pub fn life(&self) -> Option<&'static Life> {
         shm::at(self.zone.memory()?.get(Table::SIZE / 8..)?)

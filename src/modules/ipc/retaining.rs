@@ -29,7 +29,8 @@ impl Worker {
             Some(value) => self.retained.set(name, key, value)?,
             None => self.retained.delete(name, key)?.unwrap_or(0),
         };
-        let letter = Letter { kind: Kind::Retained, call: 0, name, data: key };
+        // the number's low half is enough to tell it from its neighbours
+        let letter = Letter { kind: Kind::Retained, call: sequence as u32, name, data: key };
         let untold = if sequence > 0 { self.broadcast(Reach::Newer, letter) } else { Vec::new() };
         Ok((sequence, untold))
     }
@@ -46,12 +47,31 @@ impl Worker {
     /// Copies all values of a name, oldest first; how many.
     pub fn retained_all(&mut self, name: &[u8]) -> Result<usize, Busy> {
         let mut copies = Vec::new();
-        self.retained.visit(name, 0, |seen| {
+        let seen = self.retained.visit(name, 0, |seen| {
             let (key, value) = (seen.key.to_vec(), seen.value.to_vec());
             copies.push(Copy { key, value, sequence: seen.sequence });
         })?;
         self.copies = copies;
+        self.visited = seen.sequence;
         Ok(self.copies.len())
+    }
+
+    /// The sequence number up to which everything of a name was looked at last, its low half.
+    pub fn visited(&self) -> u32 {
+        self.visited as u32
+    }
+
+    /// The number of a name's change that has this low half, one of the last four milliards; None
+    /// where there is no such one.
+    pub fn sequence(&self, name: &[u8], low: u32) -> Option<u64> {
+        let last = self.retained.last(name).ok()?;
+        last.checked_sub(u64::from((last as u32).wrapping_sub(low)))
+    }
+
+    /// Every name with retained values, and the sequence number of its last change; none while
+    /// another process keeps them locked.
+    pub fn retained_names(&self) -> Vec<(Vec<u8>, u64)> {
+        self.retained.names().unwrap_or_default()
     }
 
     /// One of the copies made last.

@@ -103,6 +103,8 @@ pub struct Worker {
     pub(super) retained: Retained<'static, fn(Pid) -> bool>,
     /// Retained values that Lua is about to look at.
     pub(super) copies: Vec<Copy>,
+    /// Up to where the last visit of a name saw it.
+    pub(super) visited: u64,
     /// Processes that were sent to lately, by process id modulo its length.
     pub(super) recent: [Option<Recent>; RECENT],
     pub(super) grace: bool,
@@ -181,6 +183,7 @@ pub fn enter(
         calls: 0,
         retained: legacy.retained,
         copies: Vec::new(),
+        visited: 0,
         recent: [None; RECENT],
         grace: true,
         events: None,
@@ -272,6 +275,11 @@ impl Worker {
     /// Most bytes of one message's data.
     pub fn longest(&self) -> usize {
         self.limits.message
+    }
+
+    /// Its slot's number.
+    pub fn slot(&self) -> usize {
+        self.slot.index()
     }
 
     /// The worker table.

@@ -25,14 +25,12 @@ pub enum What {
     WorkerCrash,
     /// A worker was told to leave.
     Retiring,
-    /// Somebody has given up a key or the lock.
-    Freed,
 }
 
 impl What {
     fn of(number: u64) -> Option<What> {
-        use What::{Freed, Reload, Retiring, Start, WorkerCrash, WorkerExit, WorkerStart};
-        let all = [Start, Reload, WorkerStart, WorkerExit, WorkerCrash, Retiring, Freed];
+        use What::{Reload, Retiring, Start, WorkerCrash, WorkerExit, WorkerStart};
+        let all = [Start, Reload, WorkerStart, WorkerExit, WorkerCrash, Retiring];
         all.into_iter().find(|what| *what as u64 == number)
     }
 }
@@ -83,11 +81,11 @@ impl Event {
     }
 }
 
-pub(super) fn time_of(words: &[u64; WORDS]) -> u64 {
-    words[1]
+pub(super) fn time_of([_, time, ..]: &[u64; WORDS]) -> u64 {
+    *time
 }
 
-#[repr(C, align(64))]
+#[repr(C)]
 pub(super) struct Record {
     sequence: AtomicU64,
     words: [AtomicU64; WORDS],

@@ -2,7 +2,7 @@
 //! the owner dead finishes its work first. One for callbacks, which may take long: the word a waiter
 //! sleeps on (`ngx::process`), and a dead holder is passed over.
 
-use super::super::atomic::{AtomicU32, Ordering};
+use super::super::atomic::Ordering;
 use super::{Busy, Handle, Life};
 use crate::proto::ipc::Pid;
 
@@ -84,7 +84,10 @@ impl Life {
     }
 
     /// The word itself, for a process that wants to sleep until it changes.
-    pub fn callback_word(&self) -> &AtomicU32 {
-        &self.callback
+    #[cfg(not(loom))]
+    pub fn callback_word(&self) -> &std::sync::atomic::AtomicU32 {
+        let word = std::ptr::from_ref(&self.callback).cast();
+        // SAFETY: in tests it is a transparent wrapper around that very type, else it is that type.
+        unsafe { &*word }
     }
 }

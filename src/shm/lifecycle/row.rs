@@ -4,7 +4,7 @@
 use super::super::Shared;
 use super::super::atomic::{AtomicU64, Ordering};
 use crate::proto::ipc::{Generation, Pid, Seat, WorkerId};
-use crate::proto::lifecycle::{Member, Phase, Status, Why};
+use crate::proto::lifecycle::{Member, Phase, Said, Status, Why};
 
 const PID_BITS: u32 = 22;
 const WORKER_BITS: u32 = 10;
@@ -29,7 +29,7 @@ pub(super) struct Row {
     born: AtomicU64,
     /// Crashes in the seat, one after the other, since anybody in it was ready.
     pub deaths: AtomicU64,
-    /// Its callback for leaving has begun.
+    /// Which callbacks have begun.
     pub said: AtomicU64,
 }
 
@@ -55,8 +55,8 @@ pub struct View {
     pub reason: String,
     /// Crashes in its seat since anybody in it was ready.
     pub deaths: u64,
-    /// Its callback for leaving has begun.
-    pub said: bool,
+    /// Which callbacks have begun.
+    pub said: Said,
 }
 
 const fn mask(bits: u32) -> u64 {
@@ -114,6 +114,7 @@ impl Row {
         before: Option<Pid>,
         status: Option<Status>,
         deaths: u64,
+        said: Said,
         time: u64,
     ) {
         self.who.store(0, Ordering::Release); // pairs with member(): nobody sees half of it
@@ -123,7 +124,24 @@ impl Row {
         let before = u64::from(before.map_or(0, |pid| pid.0));
         self.born.store((why as u64) << 32 | before, Ordering::Relaxed);
         self.deaths.store(deaths, Ordering::Relaxed);
-        self.said.store(0, Ordering::Relaxed);
+        self.said.store(said.pack(), Ordering::Relaxed);
+    }
+
+    /// Becomes what another row was, which is given to somebody else: how it ended. Lock held.
+    pub fn keep(&self, other: &Row) {
+        self.who.store(0, Ordering::Release); // pairs with member()
+        let pairs = [
+            (&self.since, &other.since),
+            (&self.ended, &other.ended),
+            (&self.born, &other.born),
+            (&self.deaths, &other.deaths),
+            (&self.said, &other.said),
+        ];
+        for (to, from) in pairs {
+            to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        self.ready.store(0, Ordering::Relaxed);
+        self.who.store(other.who.load(Ordering::Relaxed), Ordering::Release);
     }
 
     /// Only its owner.
@@ -167,7 +185,7 @@ impl Row {
             },
             reason: String::from_utf8_lossy(reason).into_owned(),
             deaths: self.deaths.load(Ordering::Relaxed),
-            said: self.said.load(Ordering::Acquire) != 0, // pairs with set_said()
+            said: Said::of(self.said.load(Ordering::Acquire)), // pairs with set_said()
         })
     }
 }

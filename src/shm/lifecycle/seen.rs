@@ -6,7 +6,7 @@ use super::super::atomic::{AtomicU64, Ordering};
 use super::Life;
 
 /// How many are kept, of all workers together.
-pub const CELLS: usize = if cfg!(loom) { 4 } else { 4096 };
+pub const CELLS: usize = if cfg!(loom) { 4 } else { 2048 };
 /// Cells that one may be found in.
 const NEAR: usize = if cfg!(loom) { 2 } else { 32 };
 const HASH_BITS: u32 = 52;

@@ -1,0 +1,519 @@
+-- ngx.cc.lifecycle: what happens to the workers of this nginx. One light thread per worker waits for
+-- news and hands events to handlers, in order, in a light thread of their own; src/modules/lifecycle
+-- knows what happened.
+
+local ffi = require "ffi"
+local semaphore = require "ngx.semaphore"
+local get_request = require("resty.core.base").get_request
+
+local C = ffi.C
+local timer_at = ngx.timer.at
+local get_phase = ngx.get_phase
+local traceback = debug.traceback
+local type, tostring, tonumber, xpcall, error, pairs, ipairs = type, tostring, tonumber, xpcall, error, pairs, ipairs
+
+ffi.cdef [[
+typedef struct {
+    uint32_t what, why, id, pid, generation, other;
+    int32_t signal, code;
+    uint64_t sequence, time;
+} ngx_cc_life_row_t;
+typedef struct {
+    uint32_t id, pid, generation, why, other, ready;
+    int32_t signal, code;
+    uint64_t deaths, time;
+    char state[16];
+    char reason[96];
+} ngx_cc_life_seat_t;
+typedef struct { uint64_t number, time; } ngx_cc_life_counter_t;
+typedef struct { uint32_t id, pid, generation; uint64_t sequence; } ngx_cc_life_seen_t;
+
+int ngx_cc_life_attach(void *sema, void *post);
+void ngx_cc_life_detach(void);
+int ngx_cc_life_next(ngx_cc_life_row_t *row);
+int ngx_cc_life_leaving(int now);
+int ngx_cc_life_me(ngx_cc_life_row_t *row);
+int ngx_cc_life_leader(ngx_cc_life_row_t *row);
+int ngx_cc_life_set_ready(int ready, const char *reason, size_t len);
+int ngx_cc_life_ready(char *reason);
+int ngx_cc_life_claim(const char *key, size_t len);
+int ngx_cc_life_release(const char *key, size_t len);
+int ngx_cc_life_holder(const char *key, size_t len, ngx_cc_life_row_t *row);
+void ngx_cc_life_wants(int wants);
+void *ngx_cc_life_guard(void *request, void *sema, void *post);
+int ngx_cc_life_runner_ended(void);
+int ngx_cc_life_seen(const char *name, size_t len, uint64_t *last, ngx_cc_life_seen_t *rows, size_t room);
+int ngx_cc_life_counters(ngx_cc_life_counter_t *counters, size_t room);
+int ngx_cc_life_workers(ngx_cc_life_seat_t *rows, size_t room);
+int ngx_http_lua_ffi_sema_post(void *sem, int n);
+]]
+
+local post = ffi.cast("void *", C.ngx_http_lua_ffi_sema_post)
+
+local WAIT = 86400
+-- A light thread's request never frees what it has allocated, so the waiter starts afresh now and then.
+local RENEW = 1000
+local ROOM = 1024
+
+local WHAT = { "start", "reload", "worker_start", "worker_exit", "worker_crash" }
+local WHY = { "start", "reload", "upgrade", "respawn", "return", "stop", "rollback" }
+local EVENTS = {
+    start = true, reload = true, stop = true, worker_start = true, worker_exit = true,
+    worker_crash = true, leader = true,
+}
+local COUNTERS = {
+    "starts", "upgrades", "reloads", "worker_starts", "worker_exits", "crashes", "crashes_signal",
+    "crashes_code", "crashes_unknown", "given_up", "respawns", "respawns_signal", "respawns_code",
+    "respawns_unknown", "returns",
+}
+local ERRORS = {
+    [-1] = "not a worker process",
+    [-6] = "internal error, see the error log",
+    [-7] = "too many keys are held",
+    [-8] = "busy",
+    [-9] = "a key has 1 to 64 bytes",
+}
+
+local _M = {}
+
+local handlers = {}     -- event -> list of functions
+local keys = {}         -- key -> { fn =, state = "waiting" | "running" | "held" }
+local leavers = {}      -- functions that run once this worker is told to leave
+local queue, first, last = {}, 1, 0
+local sema              -- what the waiter waits on
+local running           -- a light thread runs handlers
+local leader_pid
+
+local row = ffi.new "ngx_cc_life_row_t"
+
+local function trace(err)
+    return traceback(tostring(err), 2)
+end
+
+local function known(number)
+    return number >= 0 and number or nil
+end
+
+local function info_of(r)
+    return {
+        event = WHAT[r.what],
+        why = WHY[r.why],
+        id = r.id,
+        pid = r.pid,
+        generation = r.generation,
+        predecessor = r.other > 0 and r.other or nil,
+        signal = known(r.signal),
+        code = known(r.code),
+        sequence = tonumber(r.sequence),
+        time = tonumber(r.time) / 1000,
+    }
+end
+
+local function call(event, fn, ...)
+    local ok, err = xpcall(fn, trace, ...)
+    if not ok then
+        ngx.log(ngx.ERR, "lifecycle handler of \"", event, "\" failed: ", err)
+    end
+end
+
+local function fire(info)
+    local event = info.event
+    for _, fn in ipairs(handlers[event] or {}) do
+        if event == "worker_crash" then
+            call(event, fn, info.id, info.pid, info.signal, info.code, info)
+        elseif event == "leader" then
+            call(event, fn, info.id, info.pid, info.mine, info)
+        elseif info.id then
+            call(event, fn, info.id, info.pid, info.why, info)
+        else
+            call(event, fn, info.generation, info.why, info)
+        end
+    end
+end
+
+local function from_queue()
+    while first <= last do
+        local info = queue[first]
+        queue[first] = nil
+        first = first + 1
+        fire(info)
+    end
+end
+
+local function push(info)
+    if handlers[info.event] then
+        last = last + 1
+        queue[last] = info
+    end
+end
+
+local function see_leader()
+    local code = C.ngx_cc_life_leader(row)
+    local pid = code > 0 and row.pid or nil
+    if pid and pid ~= leader_pid then
+        leader_pid = pid
+        push { event = "leader", id = row.id, pid = pid, generation = row.generation, mine = code == 1 }
+    end
+end
+
+local function collect()
+    while true do
+        local code = C.ngx_cc_life_next(row)
+        if code == 0 then
+            break
+        elseif code == 1 then
+            local info = info_of(row)
+            if info.event == "start" or info.event == "reload" then
+                info.id, info.pid = nil, nil
+            end
+            if info.event then
+                push(info)
+            end
+        elseif code < -1 then
+            ngx.log(ngx.WARN, "lifecycle: ", -1 - code, " events came too fast and were missed")
+        else
+            break
+        end
+    end
+    see_leader()
+end
+
+-- Runs what is in the queue. Should a handler end this light thread, the next one goes on.
+local function run(premature)
+    if not premature and C.ngx_cc_life_guard(get_request(), sema.sem, post) ~= nil then
+        from_queue()
+    else
+        running = false
+    end
+end
+
+local function dispatch()
+    if C.ngx_cc_life_runner_ended() == 1 then
+        running = false
+    end
+    if not running and first <= last then
+        running = timer_at(0, run) and true or false
+    end
+end
+
+-- The key is this worker's: runs its function.
+local function run_key(premature, key, entry)
+    local ok, err = false, nil
+    if not premature then
+        ok, err = xpcall(entry.fn, trace, key)
+    end
+    entry.state = "held"
+    if err then
+        ngx.log(ngx.ERR, "lifecycle: the function of \"", key, "\" failed, another worker may have it: ", err)
+    end
+    if (not ok or ngx.worker.exiting()) and keys[key] == entry then
+        keys[key] = nil
+        C.ngx_cc_life_release(key, #key)
+    end
+end
+
+local function try_key(key, entry)
+    local code = C.ngx_cc_life_claim(key, #key)
+    if code ~= 1 then
+        return code == 0 and 0 or code
+    end
+    entry.state = "running"
+    local ok = timer_at(0, run_key, key, entry)
+    if not ok then
+        keys[key] = nil
+        C.ngx_cc_life_release(key, #key)
+        return 0
+    end
+    return 1
+end
+
+local function try_keys()
+    local waiting = false
+    for key, entry in pairs(keys) do
+        if entry.state == "waiting" and try_key(key, entry) ~= 1 then
+            waiting = true
+        end
+    end
+    C.ngx_cc_life_wants(waiting and 1 or 0)
+end
+
+-- What remains to be done by a worker that leaves; once. Where it may wait, for whom to take turns
+-- with.
+local function leave(wait)
+    for key, entry in pairs(keys) do
+        if entry.state ~= "running" then
+            keys[key] = nil
+            C.ngx_cc_life_release(key, #key)
+        end
+    end
+    from_queue()
+    local why = WHY[C.ngx_cc_life_leaving(1)]
+    C.ngx_cc_life_me(row)
+    local me = info_of(row)
+    if why ~= "reload" then
+        fire { event = "stop", why = why, generation = me.generation, time = ngx.now() }
+    end
+    fire { event = "worker_exit", why = why, id = me.id, pid = me.pid, generation = me.generation,
+           time = ngx.now(), own = true }
+    local list = leavers
+    leavers = {}
+    for _, fn in ipairs(list) do
+        call("worker_exit", fn, wait)
+    end
+end
+
+local left = false
+
+local function waiter(premature)
+    local turns = 0
+    while not premature do
+        local leaving = C.ngx_cc_life_leaving(0) ~= 0
+        collect()
+        dispatch()
+        if leaving and not running then
+            break
+        end
+        if not leaving then
+            try_keys()
+        end
+        turns = turns + 1
+        if turns >= RENEW and not leaving and timer_at(0, waiter) then
+            return
+        end
+        sema:wait(WAIT)
+    end
+    if not left then
+        left = true
+        leave(function(seconds) return sema:wait(seconds) end)
+    end
+    C.ngx_cc_life_detach()
+end
+
+local function start_waiter(fname)
+    if sema then
+        return
+    elseif get_phase() == "init" then
+        error("ngx.cc.lifecycle: " .. fname .. " cannot be used in init_by_lua*: workers do not exist yet, "
+              .. "call it in init_worker_by_lua*", 3)
+    end
+    local new = semaphore.new(0)
+    local code = C.ngx_cc_life_attach(new.sem, post)
+    if code == 0 then
+        return "another Lua VM of this worker listens (lua_code_cache is off): "
+               .. "call " .. fname .. " in init_worker_by_lua*"
+    elseif code < 0 then
+        return ERRORS[code]
+    end
+    sema = new
+    local ok, err = timer_at(0, waiter)
+    if not ok then
+        C.ngx_cc_life_detach()
+        sema = nil
+        return err
+    end
+end
+
+-- Calls fn whenever that happens; true, or nil and why not.
+function _M.on(event, fn)
+    if type(event) ~= "string" or not EVENTS[event] then
+        error("bad argument #1 to 'on' (unknown event " .. tostring(event) .. ")", 2)
+    elseif type(fn) ~= "function" then
+        error("bad argument #2 to 'on' (function expected, got " .. type(fn) .. ")", 2)
+    end
+    local err = start_waiter "on"
+    if err then
+        return nil, err
+    end
+    handlers[event] = handlers[event] or {}
+    table.insert(handlers[event], fn)
+    if event == "leader" then
+        leader_pid = nil
+    end
+    return true
+end
+
+-- For resty.worker.manager: fn(wait) runs when this worker leaves.
+function _M._on_leaving(fn)
+    local err = start_waiter "on_init_worker_by_lua"
+    if err then
+        return nil, err
+    end
+    leavers[#leavers + 1] = fn
+    return true
+end
+
+function _M._wants()
+    C.ngx_cc_life_wants(1)
+end
+
+-- For exit_worker_by_lua: a worker that is terminated, not told to finish, has had no time for it.
+function _M.exit_worker()
+    if not left and sema then
+        left = true
+        collect()
+        leave()
+    end
+end
+
+-- Who leads: its worker id and pid; nil where nobody does.
+function _M.leader()
+    local code = C.ngx_cc_life_leader(row)
+    if code > 0 then
+        return row.id, row.pid
+    end
+    return nil, ERRORS[code]
+end
+
+function _M.is_leader()
+    return C.ngx_cc_life_leader(row) == 1
+end
+
+-- Runs fn(key) in one of the workers that ask for it. True where it is this one, false where this
+-- one waits, nil and why not.
+function _M.once(key, fn)
+    if type(key) == "number" then
+        key = tostring(key)
+    elseif type(key) ~= "string" then
+        error("bad argument #1 to 'once' (string expected, got " .. type(key) .. ")", 2)
+    end
+    if type(fn) ~= "function" then
+        error("bad argument #2 to 'once' (function expected, got " .. type(fn) .. ")", 2)
+    end
+    local err = start_waiter "once"
+    if err then
+        return nil, err
+    elseif ngx.worker.exiting() then
+        return nil, "the worker is leaving"
+    elseif keys[key] then
+        return nil, "this worker has asked for that key"
+    end
+    local entry = { fn = fn, state = "waiting" }
+    keys[key] = entry
+    local code = try_key(key, entry)
+    if code < 0 and code ~= -8 then
+        keys[key] = nil
+        return nil, ERRORS[code]
+    elseif code ~= 1 then
+        C.ngx_cc_life_wants(1)
+    end
+    return code == 1
+end
+
+-- This worker no longer asks for the key; whoever does gets it.
+function _M.release(key)
+    key = tostring(key)
+    if not keys[key] then
+        return false
+    end
+    keys[key] = nil
+    C.ngx_cc_life_release(key, #key)
+    return true
+end
+
+-- Who holds a key: worker id and pid; nil where nobody does.
+function _M.holder(key)
+    key = tostring(key)
+    if C.ngx_cc_life_holder(key, #key, row) == 1 then
+        return row.id, row.pid
+    end
+end
+
+local reason = ffi.new "char[96]"
+
+-- ready() asks whether the node is: true, or false and why not. ready(true) and ready(false, why)
+-- say it of this worker.
+function _M.ready(is, why)
+    if is == nil then
+        local code = C.ngx_cc_life_ready(reason)
+        if code < 0 then
+            return nil, ERRORS[code]
+        end
+        return code == 1, code == 0 and ffi.string(reason) or nil
+    elseif type(is) ~= "boolean" then
+        error("bad argument #1 to 'ready' (boolean expected, got " .. type(is) .. ")", 2)
+    end
+    why = is and "" or tostring(why or "")
+    local code = C.ngx_cc_life_set_ready(is and 1 or 0, why, #why)
+    if code < 0 then
+        return nil, ERRORS[code]
+    end
+    return true
+end
+
+-- Why this worker was started: "start", "reload", "upgrade", "respawn" or "return"; then more.
+function _M.reason()
+    local code = C.ngx_cc_life_me(row)
+    if code < 0 then
+        return nil, ERRORS[code]
+    end
+    local info = info_of(row)
+    return info.why, info
+end
+
+-- How often and when last (seconds since 1970): { starts = { count =, time = }, ... }.
+function _M.counters()
+    local counters = ffi.new("ngx_cc_life_counter_t[?]", #COUNTERS)
+    local code = C.ngx_cc_life_counters(counters, #COUNTERS)
+    if code < 0 then
+        return nil, ERRORS[code]
+    end
+    local result = {}
+    for i, name in ipairs(COUNTERS) do
+        local c = counters[i - 1]
+        result[name] = {
+            count = tonumber(c.number),
+            time = c.time > 0 and tonumber(c.time) / 1000 or nil,
+        }
+    end
+    return result
+end
+
+-- What the workers have seen of a retained name: the number of its last change, and for each that
+-- listens to it { id =, pid =, generation =, sequence = }. One that stays behind is stale.
+function _M.seen(name)
+    name = tostring(name)
+    local last, rows = ffi.new "uint64_t[1]", ffi.new("ngx_cc_life_seen_t[?]", ROOM)
+    local count = C.ngx_cc_life_seen(name, #name, last, rows, ROOM)
+    if count < 0 then
+        return nil, ERRORS[count]
+    end
+    local list = {}
+    for i = 0, count - 1 do
+        local r = rows[i]
+        list[i + 1] = { id = r.id, pid = r.pid, generation = r.generation, sequence = tonumber(r.sequence) }
+    end
+    return tonumber(last[0]), list
+end
+
+local seats
+
+-- The workers of the generation in force, gone ones without a successor included, and older ones
+-- that still run.
+function _M.workers()
+    seats = seats or ffi.new("ngx_cc_life_seat_t[?]", ROOM)
+    local count = C.ngx_cc_life_workers(seats, ROOM)
+    if count < 0 then
+        return nil, ERRORS[count]
+    end
+    local list = {}
+    for i = 0, count - 1 do
+        local s = seats[i]
+        list[i + 1] = {
+            id = s.id,
+            pid = s.pid,
+            generation = s.generation,
+            state = ffi.string(s.state),
+            ready = s.ready == 1,
+            reason = s.reason[0] ~= 0 and ffi.string(s.reason) or nil,
+            why = WHY[s.why],
+            predecessor = s.other > 0 and s.other or nil,
+            signal = known(s.signal),
+            code = known(s.code),
+            deaths = tonumber(s.deaths),
+            since = tonumber(s.time) / 1000,
+        }
+    end
+    return list
+end
+
+return _M
