@@ -132,7 +132,7 @@ pub fn init_process(ipc: &ipc::Conf, conf: &Conf) -> Result<(), String> {
         before: conf.before.clone(),
         elder_master: conf.elder_master,
         gong,
-        others: watching::Others::new(),
+        others: watching::Others::default(),
         known: head,
         cursor,
         waiter: None,

@@ -71,10 +71,8 @@ impl Loading {
 
     /// Gives it back.
     pub fn let_go(&self) {
-        if let Some((life, handle)) = self.handle() {
-            if handle.let_go() {
-                process::wake(life.callback_word());
-            }
+        if let Some((life, _)) = self.handle().filter(|(_, handle)| handle.let_go()) {
+            process::wake(life.callback_word());
         }
     }
 }

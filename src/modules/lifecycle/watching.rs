@@ -42,20 +42,17 @@ struct Ended {
     patient: bool,
 }
 
-/// The others.
+/// The others; nobody at first.
+#[derive(Default)]
 pub struct Others {
     bundle: Option<Bundle>,
     watched: HashMap<u64, Other>,
     ended: Vec<Ended>,
+    /// The last one's; the gong's is 0.
     number: u64,
 }
 
 impl Others {
-    /// Nobody.
-    pub fn new() -> Others {
-        Others { bundle: None, watched: HashMap::new(), ended: Vec::new(), number: GONG }
-    }
-
     /// Begins to listen; the descriptor to be watched.
     pub fn listen(&mut self, gong: &OwnedFd) -> Result<RawFd, String> {
         let failed = |errno: Errno| format!("epoll failed: {errno}");
