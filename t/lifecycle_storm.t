@@ -80,6 +80,7 @@ subtest 'sixty-four workers' => sub {
     # -- idle: no wake-ups
     my @idle = map { $s->worker_pid($_) } 0 .. 15;
     my @woken = map { switches($_) } @idle;
+    cmp_ok $woken[0], '>', 0, 'wake-ups can be counted';
     my $till = now() + 3;
     until_true(sub { now() >= $till }, 5);
     my $most = 0;

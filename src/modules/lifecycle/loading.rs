@@ -14,6 +14,9 @@ use crate::shm::lifecycle::{Handle, Life};
 /// Longest that the master waits for a worker's callback, in ms. It reads no signals meanwhile.
 pub const WAIT: usize = 5000;
 
+/// The old configuration's lives as the master sees them.
+type See = Handle<'static, fn(Pid) -> bool>;
+
 /// What is known of the load that is going on.
 #[derive(Clone, Copy)]
 pub struct Loading {
@@ -58,7 +61,7 @@ impl Loading {
         running.or(self.reload.then_some(0))
     }
 
-    fn handle(&self) -> Option<(&'static Life, Handle<'static, fn(Pid) -> bool>)> {
+    fn handle(&self) -> Option<(&'static Life, See)> {
         let (life, _) = self.old?;
         Some((life, life.attach(pid()?, alive as fn(Pid) -> bool)))
     }
