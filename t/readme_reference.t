@@ -70,7 +70,7 @@ is scalar(@packages), $count, "a table of $count packages";
 @packages = do { my %seen; grep { !$seen{$_}++ } @packages };     # a name may stand for several
 same [ ($section{cc_lua_preload} // '') =~ /^\| `(.+?)` \|/mg ], \@packages, 'cc_lua_preload: each package';
 
-$server = CC::Server->new(module => 1, server => 'location / { content_by_lua_block {
+$server = CC::Server->new(module => 1, http => 'lua_shared_dict ngxcc_dict 1m;', server => 'location / { content_by_lua_block {
     for name in pairs(require "ngx.ipc") do ngx.say("ipc.", name) end
     for name in pairs(require "ngx.cc.lifecycle") do
         if not name:find "^_" then ngx.say("lifecycle.", name) end
@@ -79,12 +79,14 @@ $server = CC::Server->new(module => 1, server => 'location / { content_by_lua_bl
     ngx.say("ipc.sender")      -- made when it is asked for
     for name in pairs(require "ngx.cc") do ngx.say("cc.", name) end
     for name in pairs(require "ngx.cc.balancer") do ngx.say("balancer.", name) end
+    for name, value in pairs(require "ngx_cc") do if type(value) == "function" then ngx.say("ngx_cc.", name) end end
+    for name, value in pairs(require "ngx_cc":new "test") do if type(value) == "function" then ngx.say("route.", name) end end
 } } location /stats { content_by_lua_block {
     for name in pairs(require "ngx.ipc".stats()) do ngx.say(name) end
 } }')->start;
 my @functions = (split(/\n/, $server->get($server->port)->body), 'ngx.worker.port');
 cmp_ok scalar(@functions), '>=', 11, 'ngx.ipc has functions';
-my @headed = grep { /^(?:ipc|cc|balancer|lifecycle|manager|ngx\.worker)\./ } keys %section;
+my @headed = grep { /^(?:ipc|cc|balancer|lifecycle|manager|ngx_cc|route|ngx\.worker)\./ } keys %section;
 same \@headed, \@functions, 'each Lua function has a section';
 for my $name (@headed) {
     like $section{$name}, qr/^\n\*\*syntax:\*\* \*.*\Q$name\E.*\*\n/, "$name: syntax";

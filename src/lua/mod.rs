@@ -7,7 +7,7 @@ use crate::ngx::lua::Package;
 
 /// Names that `cc_lua_preload` takes, and the package each stands for; a package may stand under
 /// several.
-pub static PACKAGES: [(&str, Package); 10] = [
+pub static PACKAGES: [(&str, Package); 20] = [
     ("ngx.ipc", package(c"ngx.ipc", c"=ngx.ipc", include_str!("ipc.lua"))),
     (
         "ngx.ipc",
@@ -39,6 +39,16 @@ pub static PACKAGES: [(&str, Package); 10] = [
         "resty.worker.manager",
         package(c"resty.worker.manager", c"=resty.worker.manager", include_str!("manager.lua")),
     ),
+    ("ngx_cc", package(c"ngx_cc", c"=ngx_cc", include_str!("ngx_cc.lua"))),
+    ("ngx_cc", package(c"ngx_cc.actions", c"=ngx_cc.actions", include_str!("ngx_cc_actions.lua"))),
+    ("ngx_cc", package(c"ngx_cc.calls", c"=ngx_cc.calls", include_str!("ngx_cc_calls.lua"))),
+    ("ngx_cc", package(c"ngx_cc.cluster", c"=ngx_cc.cluster", include_str!("ngx_cc_cluster.lua"))),
+    ("ngx_cc", package(c"ngx_cc.content", c"=ngx_cc.content", include_str!("ngx_cc_content.lua"))),
+    ("ngx_cc", package(c"ngx_cc.options", c"=ngx_cc.options", include_str!("ngx_cc_options.lua"))),
+    ("ngx_cc", package(c"ngx_cc.tasks", c"=ngx_cc.tasks", include_str!("ngx_cc_tasks.lua"))),
+    ("ngx_cc", package(c"module.invoke", c"=ngx_cc.module", include_str!("ngx_cc_module.lua"))),
+    ("ngx_cc", package(c"module.heartbeat", c"=ngx_cc.module", include_str!("ngx_cc_module.lua"))),
+    ("ngx_cc", package(c"module.invalid", c"=ngx_cc.module", include_str!("ngx_cc_module.lua"))),
     ("ngx.worker", package(c"resty.core.worker", c"=ngx.cc.worker", include_str!("worker.lua"))),
 ];
 

@@ -37,6 +37,11 @@ impl Conf {
     pub fn plain_port(&self, server: usize) -> Option<u16> {
         self.plain.iter().find(|(key, _)| *key == server).map(|(_, port)| *port)
     }
+
+    /// The first such port of http{}.
+    pub fn first_plain_port(&self) -> Option<u16> {
+        self.plain.first().map(|(_, port)| *port)
+    }
 }
 
 /// Whether something in http{} is per_worker, in a cycle that is being configured.

@@ -118,6 +118,12 @@ impl<'a> Request<'a> {
         self.headers().find(same).map(|(_, value)| value)
     }
 
+    /// Whether no client has sent it: what the Lua module makes for its timers has no connection.
+    pub fn is_own(&self) -> bool {
+        // SAFETY: a request has a connection.
+        unsafe { (*self.get().connection).fd == -1 }
+    }
+
     /// The process at the other end of the connection, as the kernel knows it. None where that is
     /// not who asks: a proxy named somebody else, and nginx took its word.
     pub fn peer(&self) -> Option<Peer> {

@@ -9,7 +9,7 @@ use std::cell::RefCell;
 
 use super::channel::Channel;
 use super::location::Location;
-use super::{cast, invoke, jobs, lua, node, nodes, proof, workers};
+use super::{cast, invoke, jobs, lua, node, nodes, proof, settings, workers};
 use crate::modules::http::Http;
 use crate::ngx::cycle;
 use crate::ngx::lua::{
@@ -126,6 +126,13 @@ exported! {
     /// before the first channel. 1; 0 where it is no address.
     fn ngx_cc_cluster_node(address: Text, len: usize) -> i32, BUG, {
         i32::from(lua::set_node(address.bytes(len)))
+    }
+
+    /// `int ngx_cc_cluster_is_configured(const char *channel, size_t len);`
+    /// 1 where the configuration says which supers the channel has, or that it has none.
+    fn ngx_cc_cluster_is_configured(channel: Text, len: usize) -> i32, BUG, {
+        let channel = channel.bytes(len);
+        i32::from(settings().is_some_and(|settings| settings.channel(channel).is_some() || !settings.supers(channel).is_empty()))
     }
 
     /// `int ngx_cc_cluster_has_channel(const char *name, size_t len);`

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use http::HeaderMap;
 
+use super::remote::{self, Ask, Held, Unanswered};
 use crate::ngx::client::{self, Answer, Call, CallError, Pending};
 use crate::ngx::lua::Semaphore;
 use crate::ngx::respond::Response;
@@ -31,11 +32,18 @@ pub enum Outcome {
     Failed(u16, String),
 }
 
+/// A call under way; dropping it cancels.
+#[allow(dead_code)]
+enum Way {
+    Plain(Pending),
+    Signed(Held),
+}
+
 /// Calls that Lua waits for together.
 struct Job {
     semaphore: Semaphore,
     outcomes: Vec<Outcome>,
-    pending: Vec<Option<Pending>>,
+    pending: Vec<Option<Way>>,
     waiting: usize,
     /// No more calls come: the semaphore is posted when none is under way.
     sealed: bool,
@@ -89,11 +97,28 @@ pub fn place(job: u32) -> Option<usize> {
 /// Sends a call whose outcome goes there.
 pub fn call(job: u32, index: usize, call: Call) {
     let pending = client::send(call, move |result| settle(job, index, of(result)));
-    hold(job, index, pending);
+    hold(job, index, Way::Plain(pending));
+}
+
+/// The same to a node of the cluster, signed where there is a secret.
+pub fn ask(job: u32, index: usize, ask: Ask) {
+    let held = remote::call(ask, move |result| {
+        settle(
+            job,
+            index,
+            match result {
+                Ok(answer) => of(Ok(answer)),
+                Err(Unanswered::Call(error)) => of(Err(error)),
+                Err(why @ Unanswered::Late) => Outcome::Failed(504, why.to_string()),
+                Err(why) => Outcome::Failed(502, why.to_string()),
+            },
+        );
+    });
+    hold(job, index, Way::Signed(held));
 }
 
 /// Ends with the job.
-fn hold(job: u32, index: usize, pending: Pending) {
+fn hold(job: u32, index: usize, pending: Way) {
     let mut pending = Some(pending);
     with(job, |job| {
         if let Some(place) = job.pending.get_mut(index) {

@@ -148,7 +148,10 @@ fn serve<H: ContentHandler>(
     if cf.is_served(None) {
         return Err(format!("\"{directive}\" in a location that has a content handler").into());
     }
-    let lua = super::lua::handler(cf, directive)?;
+    let lua = match directive {
+        "cc_cast" => None,
+        _ => super::lua::handler(cf)?,
+    };
     let own = cf.serve::<H>()?;
     let line = cf.line();
     conf.serves = Some(Serves { directive, channel, direction: None, lua, own, line });

@@ -4,7 +4,6 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::ffi::CStr;
 use std::net::SocketAddr;
 
 use super::driver;
@@ -100,15 +99,11 @@ pub fn node() -> Option<String> {
     ROAD.with_borrow(|road| road.node.map(|node| node.to_string()))
 }
 
-/// The content handler that runs the package `ngx_cc.content` for `directive`; None where the Lua
-/// module is not loaded.
-pub fn handler(cf: &mut Conf<'_>, directive: &str) -> Result<Option<Handler>, ConfError> {
+/// The content handler that runs the package `ngx_cc.content`; None where the Lua module is not
+/// loaded.
+pub fn handler(cf: &mut Conf<'_>) -> Result<Option<Handler>, ConfError> {
     if !cf.cycle().has_module("ngx_http_lua_module") {
         return Ok(None);
     }
-    let text: &CStr = match directive {
-        "cc_cast" => c"require('ngx_cc.content').cast()",
-        _ => c"require('ngx_cc.content').invoke()",
-    };
-    cf.borrowed_handler(c"content_by_lua", text)
+    cf.borrowed_handler(c"content_by_lua", c"require('ngx_cc.content').invoke()")
 }

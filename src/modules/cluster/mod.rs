@@ -65,7 +65,8 @@ pub fn postconfiguration(cf: &Conf<'_>, settings: &mut Settings) -> ConfResult {
     let servers = settings.seen.hubs.iter().map(|(server, _)| *server);
     let port = listens.and_then(|listens| {
         let mut servers = servers;
-        servers.find_map(|server| listens.plain_port(server))
+        // without a hub it is Lua that may serve one
+        servers.find_map(|server| listens.plain_port(server)).or_else(|| listens.first_plain_port())
     });
     settings.finish(cf, port, cf.cycle().has_module("ngx_http_lua_module"))
 }

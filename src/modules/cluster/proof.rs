@@ -12,7 +12,7 @@ use crate::ngx::request::Request;
 use crate::proto::cluster::action::shown;
 use crate::proto::cluster::secret::{Secret, hex, unhex};
 
-use super::settings;
+use super::{node, settings};
 
 /// Headers of proxies: with one of them the connection's other end is not who asks.
 const PROXIES: [&str; 4] = ["Forwarded", "Via", "X-Forwarded-For", "X-Real-IP"];
@@ -38,6 +38,11 @@ pub struct Caller {
 }
 
 impl Caller {
+    /// This node itself.
+    pub fn this_node() -> Caller {
+        Caller { origin: Origin::Node(node()), ip: None }
+    }
+
     /// Whether it may change the cluster.
     pub fn may_change(&self) -> bool {
         match self.origin {
