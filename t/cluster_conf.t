@@ -92,5 +92,7 @@ is $code, 0, 'a hub without per_worker listener is accepted';
 like $output, qr/\[warn\] .*"cc_hub" cannot reach the router: several workers, and no "listen \.\.\. per_worker" for http in \S+:4$/m, 'with a word';
 ($code, $output) = $s->try_conf("http {\nserver { listen 127.0.0.1:1;\nlocation /a { cc_hub; } } }");
 unlike $output, qr/\[warn\]/, 'of which one worker needs none';
+($code, $output) = $s->try_conf("http {\ncc_secret_file $dir/good;\nserver { listen 127.0.0.1:1;\nlocation /a { cc_hub; } } }");
+like $output, qr/\[warn\] .*"cc_hub" cannot answer signed calls: no "listen \.\.\. per_worker" for http in \S+:4$/m, 'unless there is a secret';
 
 done_testing;

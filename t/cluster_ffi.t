@@ -15,6 +15,8 @@ my $http = <<'CONF';
             typedef struct { ngx_cc_text_t node, super; int router, router_port, worker, port; } ngx_cc_facts_t;
             typedef struct { int done, status; ngx_cc_text_t headers, body, error; } ngx_cc_outcome_t;
             int ngx_cc_cluster_channel(const char *name, size_t len);
+            int ngx_cc_cluster_supers(const char *channel, size_t len, const char *supers, size_t supers_len);
+            int ngx_cc_cluster_node(const char *address, size_t len);
             int ngx_cc_cluster_has_channel(const char *name, size_t len);
             int ngx_cc_cluster_noted(void *request, ngx_cc_text_t *name);
             int ngx_cc_cluster_args(void *request, ngx_cc_arg_t *rows, size_t room);
@@ -137,6 +139,19 @@ is run('local rows, out = require("ffi").new("ngx_cc_target_t[9]"), {}
 is run('local f = require("ffi").new("ngx_cc_facts_t") C.ngx_cc_cluster_facts("test", 4, f)
     return text(f.node) .. " " .. text(f.super) .. " " .. f.router .. " " .. f.router_port .. " " .. f.worker .. " " .. f.port'),
     "$node  0 " . $s->port(1) . ' 1 ' . $s->port(2), 'facts';
+
+# -- a channel that Lua made has its place in the tree
+is run('return C.ngx_cc_cluster_supers("made", 4, "127.0.0.1:1 x", 13) .. C.ngx_cc_cluster_supers("test", 4, "", 0)
+    .. C.ngx_cc_cluster_node("x:y", 3)'), '000', 'supers and names that are none';
+my $t = CC::Server->new(module => 1, lua => 1, workers => 2, http => $http =~ s/assert\(C.ngx_cc_cluster_channel\("made", 4\) == 1\)/
+        local node, super = "127.0.0.2:%PORT%", "$node"
+        assert(C.ngx_cc_cluster_node(node, #node) == 1 and C.ngx_cc_cluster_channel("made", 4) == 1)
+        assert(C.ngx_cc_cluster_supers("made", 4, super, #super) == 1)/r,
+    server => "listen 127.0.0.2:%PORT%; $server" =~ s/location ~ .*?invoke.*?\n.*?hub.*?\n/location ~ hub { cc_hub; }\n/sr)->start;
+# Lua answers there: the built-in is asked for as Lua does it
+my $facts = 'local f = require("ffi").new("ngx_cc_facts_t") C.ngx_cc_cluster_facts("made", 4, f) return text(f.node) .. " " .. text(f.super)';
+is $t->request('POST', $t->port(2), '/run', body => $facts)->body, '127.0.0.2:' . $t->port . " $node\n", 'its node and its super, as Lua has set them';
+ok $t->quit, 'quit';
 
 # -- a job ends with its request
 is run('local sem = require("ngx.semaphore").new() keep = sem

@@ -124,7 +124,7 @@ is ask($d, 'hub?transferServer=127.0.0.1:' . CC::Ports::port())->status, 503, 'a
 becomes($root, { name($bb) => { name($e) => {} }, name($c) => { name($d) => {} } }, 'nothing has changed');
 
 # -- the original's way to report (C50)
-is ask($root, 'hub?reportHubPort=' . $d->port)->status, 200, 'reportHubPort of a node that is there';
+is ask($root, 'hub?reportHubPort=' . $c->port)->status, 200, 'reportHubPort of a node that is there';
 is ask($root, 'hub?reportHubPort=' . CC::Ports::port())->status, 403, 'of one that is not: the dial-back fails';
 is ask($root, 'hub?reportHubPort=abc,1.2.3.4:5')->status, 400, 'of what is no port';
 is ask($root, 'hub?registerWorker=' . $root->port(1) . '&pid=' . ($root->workers)[0])->status, 200, 'registerWorker (C53)';
@@ -133,6 +133,17 @@ is ask($root, 'hub?registerWorker=80')->status, 400, 'without pid';
 is ask($root, 'hub?heartbeat')->body, "Okay.\n", 'heartbeat';
 is ask($root, 'hub?heartbeat=abc1')->body, "abc1\n", 'with a nonce';
 is $root->request('POST', $root->port, '/test/hub?heartbeat', body => '{"type":"NONE"}')->status, 400, 'a message that is none';
+
+# -- casts of built-ins
+is ask($root, 'cast?getServiceStat&selfOnly=1')->json->{answered}, 2, 'a built-in can be cast';
+is ask($root, 'cast?heartbeat')->status, 400, 'not what is between two nodes';
+for my $what ('transferServer=127.0.0.1:1', 'who&transferServer=127.0.0.1:1') {
+    my $r = $root->get($root->port(2), "/test/cast?$what&direction=clients", 'X-Forwarded-For' => '10.0.0.1');
+    is $r->status, 403, "nobody casts $what for who may not";
+}
+$r = ask($c, 'cast?direction=clients&transferServer=' . name($bb));
+is $r->status, 200, 'who may sends all clients elsewhere' or diag $r->body;
+becomes($root, { name($bb) => { name($d) => {}, name($e) => {} }, name($c) => {} }, 'they have gone');
 
 # -- who asks from elsewhere changes nothing
 for my $what (qw(transferServer=127.0.0.1:1 reportHubPort=1 reportClient=1 heartbeat registerWorker=1&pid=1 invalidWorker=1 invalidClient=1.2.3.4:1)) {

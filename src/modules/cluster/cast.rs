@@ -19,11 +19,13 @@ use crate::ngx::content::{ContentHandler, Outcome, Parked};
 use crate::ngx::request::Request;
 use crate::ngx::respond::Response;
 use crate::ngx::timer::Timer;
+use crate::proto::cluster::builtin::BuiltIn;
 use crate::proto::cluster::cast::{
     CASTS_MAX, CastId, Direction, Here, Passage, Seen, Stop, Target, Via, targets,
 };
 use crate::proto::cluster::gather::{ALREADY, Failure, Gather, already};
 use crate::proto::cluster::headers::Road;
+use crate::proto::cluster::query;
 use crate::proto::ipc::WorkerId;
 
 const JSON: &str = "application/json";
@@ -91,6 +93,9 @@ fn begin(
     if UNDER_WAY.get() >= CASTS_MAX {
         return request.respond(refuse::refused(request, "cast", 503, "too many casts"));
     }
+    if let Err(response) = may_be_cast(request) {
+        return request.respond(response);
+    }
     let (timeouts, channel) = (channel.timeouts(location), channel.clone());
     request.read_body::<Http>(move |parked, body| {
         let plan =
@@ -101,6 +106,22 @@ fn begin(
             None => {}
         }
     })
+}
+
+/// Whoever is asked sees this node and not who asks it: so what needs proof, needs it here. Which of
+/// the arguments is the action, those who are asked decide.
+fn may_be_cast(request: &Request<'_>) -> Result<(), Response> {
+    let builtin = |arg: query::Arg<'_>| BuiltIn::named(&arg.name);
+    for action in query::parse(request.query()).filter_map(builtin) {
+        let name = action.name();
+        if !action.may_be_cast() {
+            return Err(refuse::refused(request, name, 400, "this action cannot be cast"));
+        }
+        if action.changes_state() && !proof::caller(request).may_change() {
+            return Err(refuse::refused(request, name, 403, "no proof of who asks"));
+        }
+    }
+    Ok(())
 }
 
 /// Who is asked what.

@@ -88,7 +88,7 @@ pub fn stop() {
 }
 
 fn look() {
-    workers::look_again();
+    workers::refresh();
     if workers::am_router() && !cycle::exiting() {
         take_over();
     } else {
@@ -116,7 +116,12 @@ fn take_over() {
 
 fn open(name: &str) -> Option<()> {
     let (settings, table) = (settings()?, table()?);
-    let id = match table.open(name) {
+    let mut opened = table.open(name);
+    if opened == Err(WriteError::Full) {
+        forget_unknown(&table);
+        opened = table.open(name);
+    }
+    let id = match opened {
         Ok(id) => id,
         Err(why) => return unwritten(name, why),
     };
@@ -142,6 +147,15 @@ fn open(name: &str) -> Option<()> {
     };
     DRIVER.with_borrow_mut(|driver| driver.nodes.insert(name.into(), node));
     Some(())
+}
+
+/// Makes room: channels of configurations that are past.
+fn forget_unknown(table: &Nodes<'_>) {
+    for (id, name, _) in table.channels() {
+        if super::channel::Channel::named(name.as_bytes()).is_none() {
+            let _ = table.close(id); // what stays takes room, no more
+        }
+    }
 }
 
 /// The supers of a channel: what Lua has set, or the configuration.

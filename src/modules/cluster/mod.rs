@@ -74,12 +74,16 @@ pub fn postconfiguration(cf: &Conf<'_>, settings: &mut Settings) -> ConfResult {
 /// After all of the configuration was read, and worker_processes is known.
 pub fn init_conf(cycle: Cycle<'_>) {
     let Some(main) = main_conf::<Http>(cycle) else { return };
-    if cycle.workers() > 1
-        && !listen::any_http_per_worker(cycle)
-        && let Some((_, line)) = main.cluster.seen.hubs.first()
-    {
+    let Some((_, line)) = main.cluster.seen.hubs.first() else { return };
+    if listen::any_http_per_worker(cycle) {
+        return;
+    }
+    if cycle.workers() > 1 {
         let why = "several workers, and no \"listen ... per_worker\" for http";
         let what = "\"cc_hub\" cannot reach the router";
         cycle.log(Level::Warn, format_args!("{what}: {why} in {line}"));
+    } else if main.cluster.secrets().is_some() {
+        let what = "\"cc_hub\" cannot answer signed calls: no \"listen ... per_worker\" for http";
+        cycle.log(Level::Warn, format_args!("{what} in {line}"));
     }
 }

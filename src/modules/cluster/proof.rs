@@ -2,6 +2,7 @@
 //! this node sent the request on, what that one found. Workers believe each other by a key that is
 //! in the zone.
 
+use std::cell::RefCell;
 use std::net::IpAddr;
 
 use crate::modules::core::Core;
@@ -105,9 +106,21 @@ impl Hop {
     }
 }
 
+thread_local! {
+    static KEY: RefCell<Option<([u8; 32], Secret)>> = const { RefCell::new(None) };
+}
+
 /// What workers of this node, and nobody else, know.
 fn key() -> Option<Secret> {
-    peers().map(|peers| Secret::new(&peers.key()))
+    let bytes = peers()?.key();
+    KEY.with_borrow_mut(|known| match known {
+        Some((key, secret)) if *key == bytes => Some(secret.clone()),
+        _ => {
+            let secret = Secret::new(&bytes);
+            *known = Some((bytes, secret.clone()));
+            Some(secret)
+        }
+    })
 }
 
 /// Who asks.

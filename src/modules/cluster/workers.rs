@@ -63,6 +63,11 @@ fn is_full(workers: &[Worker]) -> bool {
     })
 }
 
+/// Looks anew, the next time that somebody asks.
+pub fn refresh() {
+    LAST.with_borrow_mut(|last| last.at = None);
+}
+
 /// Forgets who was there: somebody was found gone.
 pub fn look_again() {
     LAST.with_borrow_mut(|last| (last.at, last.strictly) = (None, true));
