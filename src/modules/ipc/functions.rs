@@ -180,6 +180,9 @@ fn take(thread: u32, woke: bool, asked: &mut Out<Asked>) -> i32 {
         }
         Some(if alone { TAKEN_AND_START } else { TAKEN })
     });
+    if code == Some(Some(WAIT)) {
+        native::ring();
+    }
     if more {
         // when that runs, the function has returned and more is taken, or it has yielded
         native::soon();

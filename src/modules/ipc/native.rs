@@ -5,9 +5,9 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 
-use super::actions;
 use super::sending::{Letter, Unsent};
-use super::worker;
+use super::worker::{self, Worker};
+use super::{actions, rings};
 use crate::ngx::cycle;
 use crate::ngx::event::Deferred;
 use crate::ngx::guard::guard;
@@ -20,6 +20,9 @@ use crate::proto::ipc::frame::Kind;
 use crate::proto::ipc::outbox::Refused;
 use crate::proto::ipc::{Addressee, Pid, Seat, WorkerId};
 use crate::shm::slots::Counter;
+
+/// Answers that are sent before their receivers are woken.
+const UNRUNG: usize = 16;
 
 type Done = Box<dyn FnOnce(&Outcome)>;
 
@@ -73,6 +76,8 @@ struct Native {
     name: Vec<u8>,
     data: Vec<u8>,
     seats: Vec<Seat>,
+    /// Answers whose receivers may not have been woken.
+    unrung: usize,
     in_use: bool,
     closed: bool,
 }
@@ -160,7 +165,8 @@ fn start(targets: Targets<'_>, ask: &Ask<'_>, timeout: u64, done: Done) -> Pendi
                 Some(CallFailed::Nobody)
             } else {
                 let letter = Letter { kind: Kind::Ask, call: number, name: &name, data: &data };
-                let sent = worker::with(|w| w.send_seat(seat, Addressee::Seat, letter));
+                let send = |w: &mut Worker| w.send_seat(seat, Addressee::Seat, letter);
+                let sent = rings::quietly(|| worker::with(send));
                 sent.unwrap_or(Err(Unsent::Nobody)).err().map(failure)
             };
             if let Some(why) = failed {
@@ -178,6 +184,7 @@ fn start(targets: Targets<'_>, ask: &Ask<'_>, timeout: u64, done: Done) -> Pendi
     with(|native| {
         (native.seats, native.name, native.data) = (seats, name, data);
         native.arm();
+        native.soon();
     });
     Pending(number)
 }
@@ -241,8 +248,9 @@ pub(super) fn give(asker: Asker, result: Result<Reply<'_>, CallFailed>) -> bool 
         let name = verdict(result.map(|reply| reply.status));
         let data = result.map_or(&[][..], |reply| reply.body);
         let letter = Letter { kind: Kind::Answer, call: asker.call, name: &name, data };
-        worker::with(|worker| worker.send_process(asker.process, letter))
+        rings::quietly(|| worker::with(|worker| worker.send_process(asker.process, letter)))
     };
+    hold_bell();
     match send(result) {
         Some(Err(Unsent::Refused(Refused::TooLong))) => {
             send(Err(CallFailed::ReplyTooLong)).is_some_and(|sent| sent.is_ok())
@@ -251,6 +259,24 @@ pub(super) fn give(asker: Asker, result: Result<Reply<'_>, CallFailed>) -> bool 
         Some(Err(Unsent::Nobody)) => true,
         sent => sent.is_some_and(|sent| sent.is_ok()),
     }
+}
+
+/// So many answers cost one wake-up at most: whoever waits shall not wait for all of them.
+fn hold_bell() {
+    let rings = with(|native| {
+        native.unrung += 1;
+        native.soon();
+        native.unrung >= UNRUNG
+    });
+    if rings == Some(true) {
+        ring();
+    }
+}
+
+/// Wakes who sleeps and was sent something.
+pub(super) fn ring() {
+    with(|native| native.unrung = 0);
+    worker::with(|worker| worker.ring_held());
 }
 
 impl Native {
@@ -311,6 +337,7 @@ fn on_timer() {
 
 /// Answers what Rust answers, tells outcomes, and wakes who answers in Lua.
 fn on_turn() {
+    ring();
     actions::work();
     while let Some(Some((_, done, outcome))) = with(|native| native.finished.pop_front()) {
         guard("outcome of a call", (), || done(&outcome));

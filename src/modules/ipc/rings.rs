@@ -1,5 +1,6 @@
 //! The ring transport of this worker's generation as `shm::ends` has it, with eventfds for bells.
 
+use std::cell::Cell;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -11,13 +12,38 @@ use crate::shm::mesh::Mesh;
 #[derive(Clone)]
 pub struct Fds(Arc<[OwnedFd]>);
 
+/// Workers to be woken a little later, so that what is sent to them in one turn of the event loop
+/// costs one wake-up, and finds them asleep until it is all there.
+struct Held {
+    holding: Cell<bool>,
+    workers: Cell<u128>,
+}
+
+thread_local! {
+    static HELD: Held = const { Held { holding: Cell::new(false), workers: Cell::new(0) } };
+}
+
 impl Bell for Fds {
     #[inline]
     fn ring(&self, worker: usize) {
-        if let Some(fd) = self.0.get(worker) {
+        let held = HELD.with(|held| {
+            let bit = 1u128.checked_shl(worker as u32).filter(|_| held.holding.get());
+            held.workers.set(held.workers.get() | bit.unwrap_or(0));
+            bit.is_some()
+        });
+        if let Some(fd) = self.0.get(worker).filter(|_| !held) {
             socket::ring(fd);
         }
     }
+}
+
+/// Sends by `send`, but rings no bell before `ring_held`. Who is killed in between leaves what a
+/// process leaves that is killed between a record and its bell: its successor rings.
+pub fn quietly<R>(send: impl FnOnce() -> R) -> R {
+    HELD.with(|held| held.holding.set(true));
+    let result = send();
+    HELD.with(|held| held.holding.set(false));
+    result
 }
 
 /// The bells of a generation, and this worker's number in it.
@@ -33,6 +59,15 @@ pub fn bells(mesh: Mesh<'static>, me: usize, fds: Vec<OwnedFd>) -> Bells {
 }
 
 impl Bells {
+    /// Wakes those whom nobody was told of yet.
+    pub fn ring_held(&self) {
+        let mut workers = HELD.with(|held| held.workers.take());
+        while workers != 0 {
+            self.bell().ring(workers.trailing_zeros() as usize);
+            workers &= workers - 1;
+        }
+    }
+
     /// This worker's own.
     pub fn own(&self) -> Option<&OwnedFd> {
         self.bell().0.get(self.me())

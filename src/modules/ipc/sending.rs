@@ -170,6 +170,13 @@ impl Worker {
         self.events.is_some().then_some(&ROOM)
     }
 
+    /// Wakes those who were written to quietly.
+    pub(super) fn ring_held(&self) {
+        if let Some(bells) = &self.bells {
+            bells.ring_held();
+        }
+    }
+
     fn peer(&mut self, seat: Seat) -> Option<&mut Peer> {
         let own = self.me.seat.generation;
         if seat.generation == own {
