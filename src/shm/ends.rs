@@ -19,6 +19,12 @@ const PIECE: usize = 256 << 10;
 pub trait Bell: Clone {
     /// Wakes `worker`, which sleeps.
     fn ring(&self, worker: usize);
+
+    /// Whether `worker` shall not be woken for what was just sent to it. Then it is roused later.
+    #[inline]
+    fn holds(&self, _worker: usize) -> bool {
+        false
+    }
 }
 
 /// The bells of a generation, and this worker's number in it.
@@ -67,6 +73,13 @@ impl<'m, B: Bell> Bells<'m, B> {
     #[inline]
     pub fn any(&self) -> bool {
         self.mesh.any(self.me)
+    }
+
+    /// Wakes `worker`, if it sleeps.
+    pub fn rouse(&self, worker: usize) {
+        if self.mesh.rouse(worker) {
+            self.bell.ring(worker);
+        }
     }
 
     /// From now on senders ring. False: something has come in between.
@@ -142,7 +155,9 @@ impl<B: Bell> Wire for Writer<'_, B> {
         {
             return Put::Blocked;
         }
-        if self.bells.mesh.mail(self.bells.me, self.to) {
+        if self.bells.bell.holds(self.to) {
+            self.bells.mesh.note(self.bells.me, self.to);
+        } else if self.bells.mesh.mail(self.bells.me, self.to) {
             self.bells.bell.ring(self.to);
         }
         Put::Taken

@@ -129,9 +129,15 @@ impl<'m> Mesh<'m> {
     /// `from` has just put a record for `to`. True: `to` sleeps and the caller must wake it.
     #[inline]
     pub fn mail(&self, from: usize, to: usize) -> bool {
-        let Some((bell, word)) = self.bell(to).and_then(|b| Some((b, b.mail.get(from / 64)?)))
-        else {
-            return false;
+        self.note(from, to);
+        self.rouse(to)
+    }
+
+    /// `from` has put a record for `to`, and will rouse it.
+    #[inline]
+    pub fn note(&self, from: usize, to: usize) {
+        let Some(word) = self.bell(to).and_then(|b| b.mail.get(from / 64)) else {
+            return;
         };
         // SeqCst, as put() before it and with the fence in senders(): either the receiver's look at
         // the ring comes later than the record, or this look at the bit later than its being cleared
@@ -141,7 +147,12 @@ impl<'m> Mesh<'m> {
             word.fetch_or(bit, Ordering::SeqCst);
             fence_for_loom();
         }
-        self.wake(bell)
+    }
+
+    /// True: `to` sleeps and the caller must wake it.
+    #[inline]
+    pub fn rouse(&self, to: usize) -> bool {
+        self.bell(to).is_some_and(|bell| self.wake(bell))
     }
 
     /// `to` may write again to whoever is calling. True: `to` must be woken.

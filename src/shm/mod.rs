@@ -59,6 +59,7 @@ pub mod ring;
 #[cfg(all(test, not(loom), not(miri)))]
 mod sim;
 pub mod slots;
+pub mod tally;
 
 use atomic::{AtomicU32, AtomicU64};
 

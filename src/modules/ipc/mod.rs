@@ -38,6 +38,7 @@ use crate::shm::mesh::Mesh;
 use crate::shm::nodes::Nodes;
 use crate::shm::retained::Retained;
 use crate::shm::slots::Table;
+use crate::shm::tally::Tallies;
 
 /// The peers of this node.
 pub type Peers = shm::peers::Peers<'static, fn(Pid) -> bool>;
@@ -56,6 +57,7 @@ pub struct Conf {
     /// One bell per worker, and the memory of their rings; none with the socket transport.
     bells: Vec<OwnedFd>,
     rings: Option<Mapping>,
+    tallies: Option<Mapping>,
     /// The send ends of older generations' workers that were alive when this cycle was loaded.
     elders: Vec<(Seat, OwnedFd)>,
 }
@@ -133,6 +135,7 @@ fn make_rings(conf: &mut Conf, workers: usize) -> ConfResult {
     let Some(bytes) = Mesh::size(workers) else { return Ok(()) };
     let failed = |errno| format!("mmap({bytes}) for the rings failed: {errno}");
     conf.rings = Some(Mapping::new(bytes).map_err(failed)?);
+    conf.tallies = Some(Mapping::new(Tallies::size(workers)).map_err(failed)?);
     for id in 0..workers {
         let failed = |errno| format!("eventfd() for worker {id} failed: {errno}");
         conf.bells.push(socket::bell().map_err(failed)?);
@@ -238,10 +241,13 @@ pub fn init_process(cycle: Cycle<'_>, conf: &mut Conf) -> Result<(), String> {
         spin: settings.spin(),
     };
     let mesh = conf.rings.as_ref().and_then(|rings| Mesh::new(rings.words(), conf.bells.len()));
+    let tallies = conf.tallies.as_ref();
+    let tallies = tallies.and_then(|words| Tallies::new(words.words(), conf.bells.len()));
     let bells = std::mem::take(&mut conf.bells);
     let legacy = worker::Legacy {
         lines: std::mem::take(&mut conf.lines),
         rings: mesh.map(|mesh| (mesh, bells)),
+        tallies,
         elders: std::mem::take(&mut conf.elders),
         retained,
     };

@@ -156,6 +156,8 @@ fn start(targets: Targets<'_>, ask: &Ask<'_>, timeout: u64, done: Done) -> Pendi
     let Some((number, waits, wrong, seats, name, data)) = begun else { return Pending(0) };
     if let (Some((me, (_, workers), longest)), true) = (place, waits) {
         let wrong = wrong.or((data.len() > longest).then_some(CallFailed::TooLong));
+        let others = seats.iter().filter(|seat| **seat != me.seat).count();
+        worker::with(|worker| worker.expect(number, others));
         for seat in seats.iter().copied() {
             let failed = if wrong.is_some() {
                 wrong
@@ -170,6 +172,7 @@ fn start(targets: Targets<'_>, ask: &Ask<'_>, timeout: u64, done: Done) -> Pendi
                 sent.unwrap_or(Err(Unsent::Nobody)).err().map(failure)
             };
             if let Some(why) = failed {
+                worker::with(|worker| worker.expect(number, 0));
                 note(number, seat, Err(why));
             }
         }
@@ -248,7 +251,11 @@ pub(super) fn give(asker: Asker, result: Result<Reply<'_>, CallFailed>) -> bool 
         let name = verdict(result.map(|reply| reply.status));
         let data = result.map_or(&[][..], |reply| reply.body);
         let letter = Letter { kind: Kind::Answer, call: asker.call, name: &name, data };
-        rings::quietly(|| worker::with(|worker| worker.send_process(asker.process, letter)))
+        let send = |worker: &mut Worker| worker.send_process(asker.process, letter);
+        rings::quietly_if(
+            || worker::with(send),
+            |_, to| worker::with(|worker| worker.answered(to, asker.call)) != Some(false),
+        )
     };
     hold_bell();
     match send(result) {
@@ -276,7 +283,7 @@ fn hold_bell() {
 /// Wakes who sleeps and was sent something.
 pub(super) fn ring() {
     with(|native| native.unrung = 0);
-    worker::with(|worker| worker.ring_held());
+    worker::with(|worker| worker.rouse_held());
 }
 
 impl Native {
@@ -326,6 +333,8 @@ impl Native {
 
 fn on_timer() {
     let now = cycle::milliseconds() as u64;
+    // of answers only the last one wakes
+    worker::with(Worker::look);
     with(|native| {
         while let Some((number, done, outcome)) = native.calls.expire(now) {
             native.finished.push_back((number, done, outcome));

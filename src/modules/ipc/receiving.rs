@@ -260,6 +260,11 @@ impl Worker {
         }
     }
 
+    /// Looks for what came without a bell.
+    pub(super) fn look(&mut self) {
+        self.wake();
+    }
+
     fn wake(&mut self) {
         self.mailbox.new_turn();
         self.looks = LOOKS_A_TURN;

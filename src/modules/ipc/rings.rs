@@ -26,23 +26,38 @@ thread_local! {
 impl Bell for Fds {
     #[inline]
     fn ring(&self, worker: usize) {
-        let held = HELD.with(|held| {
-            let bit = 1u128.checked_shl(worker as u32).filter(|_| held.holding.get());
-            held.workers.set(held.workers.get() | bit.unwrap_or(0));
-            bit.is_some()
-        });
-        if let Some(fd) = self.0.get(worker).filter(|_| !held) {
+        if let Some(fd) = self.0.get(worker) {
             socket::ring(fd);
         }
     }
+
+    #[inline]
+    fn holds(&self, worker: usize) -> bool {
+        HELD.with(|held| {
+            let bit = 1u128.checked_shl(worker as u32).filter(|_| held.holding.get());
+            held.workers.set(held.workers.get() | bit.unwrap_or(0));
+            bit.is_some()
+        })
+    }
 }
 
-/// Sends by `send`, but rings no bell before `ring_held`. Who is killed in between leaves what a
+/// Sends by `send`, but wakes nobody before `rouse_held`. Who is killed in between leaves what a
 /// process leaves that is killed between a record and its bell: its successor rings.
 pub fn quietly<R>(send: impl FnOnce() -> R) -> R {
     HELD.with(|held| held.holding.set(true));
     let result = send();
     HELD.with(|held| held.holding.set(false));
+    result
+}
+
+/// The same for something whose receiver need not be woken at all where `wakes`, which is told its
+/// number, says so.
+pub fn quietly_if<R>(send: impl FnOnce() -> R, wakes: impl FnOnce(&R, usize) -> bool) -> R {
+    let before = HELD.with(|held| held.workers.take());
+    let result = quietly(send);
+    let to = HELD.with(|held| held.workers.take());
+    let wakes = to == 0 || wakes(&result, to.trailing_zeros() as usize);
+    HELD.with(|held| held.workers.set(if wakes { before | to } else { before }));
     result
 }
 
@@ -59,11 +74,11 @@ pub fn bells(mesh: Mesh<'static>, me: usize, fds: Vec<OwnedFd>) -> Bells {
 }
 
 impl Bells {
-    /// Wakes those whom nobody was told of yet.
-    pub fn ring_held(&self) {
+    /// Wakes those who were written to quietly.
+    pub fn rouse_held(&self) {
         let mut workers = HELD.with(|held| held.workers.take());
         while workers != 0 {
-            self.bell().ring(workers.trailing_zeros() as usize);
+            self.rouse(workers.trailing_zeros() as usize);
             workers &= workers - 1;
         }
     }

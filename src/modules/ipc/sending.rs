@@ -171,10 +171,25 @@ impl Worker {
     }
 
     /// Wakes those who were written to quietly.
-    pub(super) fn ring_held(&self) {
+    pub(super) fn rouse_held(&self) {
         if let Some(bells) = &self.bells {
-            bells.ring_held();
+            bells.rouse_held();
         }
+    }
+
+    /// So many workers of this generation will answer call `call`, the last of whom wakes this one.
+    pub(super) fn expect(&self, call: u32, answers: usize) {
+        if let Some(tallies) = &self.tallies {
+            tallies.begin(usize::from(self.me.seat.worker.0), call, answers as u32);
+        }
+    }
+
+    /// An answer to call `call` of worker `to` of this generation is on its way: whether it shall be
+    /// woken.
+    pub(super) fn answered(&self, to: usize, call: u32) -> bool {
+        // what did not fit waits until the other side makes room
+        let waits = self.peers.get(to).is_none_or(|peer| peer.waiting() > 0);
+        self.tallies.as_ref().is_none_or(|tallies| tallies.answered(to, call)) || waits
     }
 
     fn peer(&mut self, seat: Seat) -> Option<&mut Peer> {

@@ -23,6 +23,7 @@ use crate::proto::ipc::{Addressee, Pid, Seat};
 use crate::shm::mesh::Mesh;
 use crate::shm::retained::Retained;
 use crate::shm::slots::{Counter, SlotId, State, Table, Worker as Entry};
+use crate::shm::tally::Tallies;
 
 /// How long after its start a worker without a receiver keeps its mail, in ms: init_worker may
 /// register handlers in a timer.
@@ -47,6 +48,8 @@ pub struct Legacy {
     pub lines: Vec<Line>,
     /// The rings, where that is the transport, and the bells by worker id.
     pub rings: Option<(Mesh<'static>, Vec<OwnedFd>)>,
+    /// Beside the rings.
+    pub tallies: Option<Tallies<'static>>,
     /// The send ends of older generations' workers.
     pub elders: Vec<(Seat, OwnedFd)>,
     /// The retained values of all generations.
@@ -71,6 +74,7 @@ pub struct Worker {
     own_send: OwnedFd,
     pub(super) mailbox: Mailbox,
     pub(super) bells: Option<Bells>,
+    pub(super) tallies: Option<Tallies<'static>>,
     pub(super) spin: Spin,
     /// Looks that the receiver may still take in this turn of the event loop.
     pub(super) looks: usize,
@@ -170,6 +174,7 @@ pub fn enter(
         peers: legacy.lines.into_iter().enumerate().map(|line| peer(way(line))).collect(),
         others: legacy.elders.into_iter().map(|(seat, fd)| (seat, peer(Way::Line(fd)))).collect(),
         bells,
+        tallies: legacy.tallies,
         held: 0,
         receiver: None,
         receivers: 0,
