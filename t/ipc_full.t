@@ -89,7 +89,7 @@ LUA
     my $pusher = $c->console(0);
     my $send = sub ($n) { "local i, refused = 1, 0
         while i <= $n do
-            if ipc.send_worker(1, 'row', i .. ('p'):rep(2000)) then i = i + 1
+            if ipc.send_worker(1, 'row', i .. ('p'):rep(6000)) then i = i + 1
             else refused = refused + 1 ngx.sleep(0.002) end
         end return refused" };
     cmp_ok $pusher->run($send->(1500)), '>', 0, 'slow: refused at times';
