@@ -1,38 +1,22 @@
 //! `cc_cast`: one call to several, and what they answer in one JSON.
 
-use std::borrow::Cow;
-use std::cell::{Cell, RefCell};
-use std::rc::Rc;
+use std::cell::RefCell;
 
-use bytes::Bytes;
-use http::HeaderValue;
-
-use super::call::Draft;
+use super::casting::{JSON, Plan, under_way};
 use super::channel::Channel;
-use super::location::{Location, Serves, Timeouts};
-use super::remote::Unanswered;
-use super::{function, invoke, node, nodes, proof, refuse, remote, workers};
+use super::location::{Location, Serves};
+use super::{invoke, node, nodes, proof, refuse, workers};
 use crate::modules::http::Http;
-use crate::modules::ipc::native::{self, Targets};
-use crate::ngx::client::{self, Answer, CallError, Pending};
-use crate::ngx::content::{ContentHandler, Outcome, Parked};
+use crate::ngx::content::{ContentHandler, Outcome};
 use crate::ngx::request::Request;
 use crate::ngx::respond::Response;
-use crate::ngx::timer::Timer;
 use crate::proto::cluster::builtin::BuiltIn;
-use crate::proto::cluster::cast::{
-    CASTS_MAX, CastId, Direction, Here, Passage, Seen, Stop, Target, Via, targets,
-};
-use crate::proto::cluster::gather::{ALREADY, Failure, Gather, already};
-use crate::proto::cluster::headers::Road;
+use crate::proto::cluster::cast::{CASTS_MAX, Direction, Here, Passage, Seen, Target, targets};
+use crate::proto::cluster::gather::{ALREADY, already};
 use crate::proto::cluster::query;
 use crate::proto::ipc::WorkerId;
 
-const JSON: &str = "application/json";
-
 thread_local! {
-    /// Casts that this worker waits for.
-    static UNDER_WAY: Cell<usize> = const { Cell::new(0) };
     /// Casts from above that ran in this node, as its router knows them.
     static SEEN: RefCell<Seen> = RefCell::default();
 }
@@ -90,7 +74,7 @@ fn begin(
     direction: Direction,
     passage: Option<Passage>,
 ) -> Outcome {
-    if UNDER_WAY.get() >= CASTS_MAX {
+    if under_way() >= CASTS_MAX {
         return request.respond(refuse::refused(request, "cast", 503, "too many casts"));
     }
     if let Err(response) = may_be_cast(request) {
@@ -124,227 +108,6 @@ fn may_be_cast(request: &Request<'_>) -> Result<(), Response> {
     Ok(())
 }
 
-/// Who is asked what.
-struct Plan {
-    channel: String,
-    direction: Direction,
-    targets: Vec<Target>,
-    query: Vec<u8>,
-    body: Bytes,
-    /// The function that workers run, who are then asked over the rings.
-    function: Option<Vec<u8>>,
-    /// Calls over HTTP, where there are any.
-    workers: Option<Draft>,
-    nodes: Option<Draft>,
-    /// The header for the clients of a tree cast, or why there is none.
-    passage: Result<Option<HeaderValue>, Stop>,
-    time: usize,
-    /// The same over the rings, where there is nothing to connect to.
-    ring_time: usize,
-}
-
-impl Plan {
-    fn of(
-        request: &Request<'_>,
-        channel: &Channel,
-        direction: Direction,
-        passage: Option<Passage>,
-        body: Vec<u8>,
-        timeouts: Timeouts,
-    ) -> Result<Plan, Response> {
-        let refused = |status, why: &str| refuse::refused(request, "cast", status, why);
-        let body = Bytes::from(body);
-        let draft = |road| match Draft::of(request, road, Vec::new(), timeouts) {
-            Ok(draft) => Ok(Draft { body: body.clone(), ..draft }),
-            Err(why) => Err(refused(400, &why.to_string())),
-        };
-        let targets = asked(&channel.name, direction).map_err(|why| refused(503, &why))?;
-        let function = function::named(channel, None, request.query());
-        let by_http = |target: &Target| function.is_none() || !matches!(target.via, Via::Worker(_));
-        let (mut workers, mut nodes) = (None, None);
-        if targets.iter().any(by_http) {
-            (workers, nodes) = (Some(draft(Road::Workers)?), Some(draft(Road::Nodes)?));
-        }
-        let time = match passage {
-            Some(passage) => passage.deadline as usize,
-            None => timeouts.connect + timeouts.send + timeouts.read,
-        };
-        let ring_time = if passage.is_some() { time } else { timeouts.read };
-        let next = || match passage {
-            Some(passage) => passage.next(passage.deadline),
-            None => Passage::first(random(), u32::try_from(timeouts.read).unwrap_or(u32::MAX)),
-        };
-        let passage = match direction {
-            Direction::Tree => next().map(|passage| HeaderValue::from_str(&passage.header()).ok()),
-            _ => Ok(None),
-        };
-        Ok(Plan {
-            channel: channel.name.clone(),
-            direction,
-            targets,
-            query: request.query().to_vec(),
-            body,
-            function,
-            workers,
-            nodes,
-            passage,
-            time,
-            ring_time,
-        })
-    }
-
-    fn go(self, parked: Parked) {
-        let gather = Gather::new(&self.channel, self.direction, self.targets.clone());
-        let wait = parked.wait();
-        let state = Rc::new(State::new(parked, gather));
-        if let Some(function) = &self.function {
-            self.call_function(function, &state);
-        }
-        for (number, target) in self.targets.iter().enumerate() {
-            if self.function.is_some() && matches!(target.via, Via::Worker(_)) {
-                continue;
-            }
-            match self.call(number, target, &state) {
-                Ok(under) => state.under.borrow_mut().push(under),
-                Err(failure) => state.settle(|gather| gather.fail(number, failure)),
-            }
-        }
-        let late = Rc::downgrade(&state);
-        // over the rings time is kept for all casts at once
-        let timer = self.workers.as_ref().map(|_| {
-            Timer::after(self.time, move || {
-                if let Some(state) = late.upgrade() {
-                    state.settle(Gather::expire);
-                    state.end_if_done();
-                }
-            })
-        });
-        state.end_if_done();
-        wait.hold((state, timer));
-    }
-
-    /// Asks all workers at once.
-    fn call_function(&self, function: &[u8], state: &Rc<State>) {
-        let worker = |(number, target): (usize, &Target)| match target.via {
-            Via::Worker(id) => Some((number, id)),
-            Via::Node | Via::Tree => None,
-        };
-        let (numbers, ids): (Vec<usize>, Vec<WorkerId>) =
-            self.targets.iter().enumerate().filter_map(worker).unzip();
-        let late = Rc::downgrade(state);
-        let done = move |outcome: &native::Outcome| {
-            let Some(state) = late.upgrade() else { return };
-            state.settle(|gather| {
-                for (number, (_, result)) in numbers.into_iter().zip(outcome.iter()) {
-                    match result {
-                        Ok(reply) => gather.reply(number, reply.status, reply.body.to_vec()),
-                        Err(why) => gather.fail(number, function::failure(why)),
-                    }
-                }
-            });
-            state.end_if_done();
-        };
-        let pending = function::asking(&self.channel, function, &self.query, &self.body, |ask| {
-            native::cast(Targets::Some(&ids), ask, self.ring_time as u64, done)
-        });
-        state.function.set(Some(pending));
-    }
-
-    fn call(&self, number: usize, target: &Target, state: &Rc<State>) -> Result<Under, Failure> {
-        let unreachable = |why: &str| Failure::Unreachable(why.into());
-        let road = if target.via == Via::Tree { "hub" } else { "invoke" };
-        let mut path = format!("/{}/{road}", self.channel).into_bytes();
-        if !self.query.is_empty() {
-            path.push(b'?');
-            path.extend_from_slice(&self.query);
-        }
-        let late = Rc::downgrade(state);
-        let settle = move |result: Result<Answer, Failure>| {
-            if let Some(state) = late.upgrade() {
-                state.settle(|gather| match result {
-                    Ok(answer) => {
-                        gather.reply(number, answer.status.as_u16(), answer.body.to_vec());
-                    }
-                    Err(failure) => gather.fail(number, failure),
-                });
-                state.end_if_done();
-            }
-        };
-        if let Via::Worker(id) = target.via {
-            let listener = workers::listener(id);
-            let listener = listener.ok_or_else(|| unreachable("no \"listen ... per_worker\""))?;
-            let draft = self.workers.as_ref().ok_or_else(|| unreachable("not over HTTP"))?;
-            let call = draft.to(listener.into(), Cow::Owned(path));
-            let call = call.map_err(|why| Failure::Wrong(why.to_string()))?;
-            let took = move |result: Result<_, CallError>| {
-                settle(result.map_err(|error| Failure::from(Unanswered::Call(error))));
-            };
-            return Ok(Under::Worker(client::send(call, took)));
-        }
-        let to = target.node.parse().map_err(|_| unreachable("no address"))?;
-        let mut draft = self.nodes.clone().ok_or_else(|| unreachable("not over HTTP"))?;
-        if target.via == Via::Tree {
-            let header = self.passage.as_ref().map_err(|stop| unreachable(&stop.to_string()))?;
-            if let Some(header) = header {
-                draft.headers.insert("CC-Cast", header.clone());
-            }
-        }
-        let ask =
-            remote::Ask { channel: self.channel.clone(), to, draft, target: path, time: self.time };
-        Ok(Under::Node(remote::call(ask, move |result| settle(result.map_err(Failure::from)))))
-    }
-}
-
-/// A call that is under way; dropping it cancels.
-enum Under {
-    Worker(#[allow(dead_code)] Pending),
-    Node(#[allow(dead_code)] remote::Held),
-}
-
-/// A cast that is under way.
-struct State {
-    gather: RefCell<Option<Gather>>,
-    parked: Cell<Option<Parked>>,
-    under: RefCell<Vec<Under>>,
-    function: Cell<Option<native::Pending>>,
-}
-
-impl State {
-    fn new(parked: Parked, gather: Gather) -> State {
-        UNDER_WAY.set(UNDER_WAY.get() + 1);
-        State {
-            gather: RefCell::new(Some(gather)),
-            parked: Cell::new(Some(parked)),
-            under: RefCell::default(),
-            function: Cell::default(),
-        }
-    }
-
-    fn settle(&self, with: impl FnOnce(&mut Gather)) {
-        if let Some(gather) = self.gather.borrow_mut().as_mut() {
-            with(gather);
-        }
-    }
-
-    fn end_if_done(&self) {
-        let done = self.gather.borrow().as_ref().is_some_and(Gather::is_done);
-        if !done {
-            return;
-        }
-        let gather = self.gather.borrow_mut().take();
-        if let Some((gather, parked)) = gather.zip(self.parked.take()) {
-            let (status, json) = gather.finish();
-            parked.respond(Response::of(status, JSON, json));
-        }
-    }
-}
-
-impl Drop for State {
-    fn drop(&mut self) {
-        UNDER_WAY.set(UNDER_WAY.get().saturating_sub(1));
-    }
-}
-
 /// Who is to be asked now.
 pub fn asked(channel: &str, direction: Direction) -> Result<Vec<Target>, String> {
     let living = workers::living();
@@ -363,17 +126,4 @@ pub fn asked(channel: &str, direction: Direction) -> Result<Vec<Target>, String>
         clients: &clients,
     };
     targets(direction, here).map_err(|why| why.to_string())
-}
-
-fn random() -> CastId {
-    let mut id = [0; 16];
-    // without randomness the id is the process and the time, which is as unique within a cluster
-    if getrandom::fill(&mut id).is_err() {
-        let now = crate::ngx::cycle::nanoseconds().to_be_bytes();
-        let pid = crate::ngx::cycle::pid().to_be_bytes();
-        for (byte, from) in id.iter_mut().zip(now.into_iter().chain(pid)) {
-            *byte = from;
-        }
-    }
-    CastId(id)
 }

@@ -10,15 +10,14 @@ use http::{HeaderMap, HeaderValue, Method, header};
 use super::call::Draft;
 use super::location::Timeouts;
 use super::remote::{self, Held, now};
-use super::{lua, node, settings, workers};
+use super::{lua, node, settings, tell, workers};
 use crate::modules::core::Core;
 use crate::ngx::cycle;
-use crate::ngx::log::{self, Level};
 use crate::ngx::module::core_conf;
 use crate::ngx::timer::Timer;
 use crate::proto::cluster::allow;
-use crate::proto::cluster::membership::message::{Answer, Reason, Request};
-use crate::proto::cluster::membership::output::{CallId, Gone, Note, Output, Report, Token};
+use crate::proto::cluster::membership::message::{Answer, Request};
+use crate::proto::cluster::membership::output::{CallId, Output, Report, Token};
 use crate::proto::cluster::membership::{Config, Membership, Times};
 use crate::shm::nodes::{ChannelId, Nodes, WriteError};
 
@@ -123,7 +122,10 @@ fn open(name: &str) -> Option<()> {
     }
     let id = match opened {
         Ok(id) => id,
-        Err(why) => return unwritten(name, why),
+        Err(why) => {
+            tell::unwritten(name, why);
+            return None;
+        }
     };
     let heartbeat = settings.channel(name.as_bytes()).and_then(|channel| channel.heartbeat);
     let mut config = Config::new(&node(), table.epoch(), supers(name));
@@ -170,13 +172,6 @@ fn supers(name: &str) -> Vec<String> {
 pub fn set_supers(name: &str) {
     let supers = supers(name);
     let _ = with(name, |node| node.membership.set_supers(now(), supers));
-}
-
-fn unwritten(name: &str, why: WriteError) -> Option<()> {
-    if super::refuse::may_say("node table").is_some() {
-        log::cycle(Level::Warn, format_args!("cc: channel \"{name}\": {why}"));
-    }
-    None
 }
 
 /// Runs `change` on the node of that channel, and does what comes of it.
@@ -257,15 +252,9 @@ fn perform(name: &str, output: Output) {
         Output::Client(client) => mirror(name, |nodes, id| nodes.set_client(id, &client)),
         Output::ClientGone { address, why } => {
             mirror(name, |nodes, id| nodes.remove_client(id, &address));
-            let why = match why {
-                Gone::Left => "left",
-                Gone::Moved => "moved",
-                Gone::Silent => "fell silent",
-                Gone::Invalid => "could not be reached",
-            };
-            log::cycle(Level::Info, format_args!("cc: channel \"{name}\": client {address} {why}"));
+            tell::gone(name, &address, why);
         }
-        Output::Note(note) => say(name, &note),
+        Output::Note(note) => tell::note(name, &note),
     }
 }
 
@@ -276,7 +265,7 @@ fn take<T>(name: &str, f: impl FnOnce(&mut Node) -> Option<T>) -> Option<T> {
 fn mirror(name: &str, write: impl FnOnce(&Nodes<'_>, ChannelId) -> Result<(), WriteError>) {
     let id = DRIVER.with_borrow(|driver| driver.nodes.get(name).map(|node| node.id));
     if let Some(Err(why)) = table().zip(id).map(|(table, id)| write(&table, id)) {
-        unwritten(name, why);
+        tell::unwritten(name, why);
     }
 }
 
@@ -305,11 +294,11 @@ fn call(name: &str, id: CallId, to: &str, message: &Request, timeout: u64) {
             Ok(answer) if answer.status == 200 => Answer::parse(&answer.body).ok(),
             Ok(answer) => {
                 let status = answer.status.as_u16();
-                unanswered(&channel, &format!("{address} answers {status}"));
+                tell::unanswered(&channel, &format!("{address} answers {status}"));
                 None
             }
             Err(why @ (remote::Unanswered::Untrusted | remote::Unanswered::Unsigned(_))) => {
-                unanswered(&channel, &format!("{address}: {why}"));
+                tell::unanswered(&channel, &format!("{address}: {why}"));
                 None
             }
             Err(_) => None,
@@ -318,12 +307,6 @@ fn call(name: &str, id: CallId, to: &str, message: &Request, timeout: u64) {
         ended(&channel, id, answer);
     });
     take(name, |node| node.calls.insert(id, held));
-}
-
-fn unanswered(name: &str, why: &str) {
-    if super::refuse::may_say("heartbeat").is_some() {
-        log::cycle(Level::Warn, format_args!("cc: channel \"{name}\": node {why}"));
-    }
 }
 
 fn ended(name: &str, id: CallId, answer: Option<Answer>) {
@@ -364,24 +347,4 @@ fn wake() {
         pump(&name);
     }
     arm();
-}
-
-fn say(name: &str, note: &Note) {
-    let (level, text) = match note {
-        Note::Joined { to } => (Level::Notice, format!("its super is {to}")),
-        Note::SuperLost { address, why } => {
-            (Level::Warn, format!("the super {address} is lost: {why}"))
-        }
-        Note::Orphan => (Level::Warn, "no super takes this node; it goes on trying".into()),
-        Note::Refused { id, reason } => (Level::Warn, format!("node {id} is refused: {reason}")),
-        Note::RefusedBy { address, reason: reason @ (Reason::Busy | Reason::Leaving) } => {
-            (Level::Info, format!("{address} refuses this node: {reason}"))
-        }
-        Note::RefusedBy { address, reason } => {
-            (Level::Warn, format!("{address} refuses this node: {reason}"))
-        }
-    };
-    if super::refuse::may_say("membership").is_some() {
-        log::cycle(level, format_args!("cc: channel \"{name}\": {text}"));
-    }
 }

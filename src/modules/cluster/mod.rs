@@ -7,6 +7,7 @@ pub mod api_calls;
 pub mod builtin;
 pub mod call;
 pub mod cast;
+pub mod casting;
 pub mod channel;
 pub mod driver;
 pub mod function;
@@ -22,6 +23,7 @@ pub mod remote;
 pub mod settings;
 pub mod signed;
 pub mod stat;
+pub mod tell;
 pub mod variables;
 pub mod workers;
 
