@@ -102,15 +102,16 @@ impl<'m, B: Bell> Bells<'m, B> {
         self.mesh.has_left(worker)
     }
 
-    /// Takes out what nobody will read: how many messages. For the last one of a generation; once.
-    pub fn settle(&self) -> usize {
+    /// Takes out what nobody will read: how many messages, which `lost` is told ring by ring. For the
+    /// last one of a generation; once.
+    pub fn settle(&self, mut lost: impl FnMut(usize)) -> usize {
         let workers = self.mesh.workers();
         if !self.mesh.settle() {
             return 0;
         }
         let pairs = (0..workers).flat_map(|from| (0..workers).map(move |to| (from, to)));
         let rings = pairs.filter_map(|(from, to)| self.mesh.ring(from, to));
-        rings.map(|ring| unread(ring.consumer())).sum()
+        rings.map(|ring| unread(ring.consumer())).inspect(|messages| lost(*messages)).sum()
     }
 
     /// Whether more than so many workers are awake.
@@ -191,6 +192,17 @@ impl<'m, B: Bell> Reader<'m, B> {
             }
         }
         Reader { bells, consumers, bits, later: 0, current: usize::MAX, streak: 0 }
+    }
+
+    /// Looks into all rings: whether there is a record that no bell has told of, for its sender was
+    /// killed before it could. `ready` finds it then.
+    pub fn overlooked(&mut self) -> bool {
+        for (ring, from) in self.consumers.iter_mut().zip(0..) {
+            if ring.as_mut().is_some_and(|ring| !ring.is_empty()) {
+                self.bits |= 1 << from;
+            }
+        }
+        self.bits != 0
     }
 
     /// Whether there is a record; then `record` hands it out.

@@ -212,9 +212,10 @@ impl Table {
         })
     }
 
-    /// Frees the slots of the dead of older generations, whose seats nobody takes over; how many
-    /// messages were lost with them.
-    pub fn bury(&self, alive: impl Fn(Pid) -> bool) -> u64 {
+    /// Frees the slots of the dead of older generations, whose seats nobody takes over. What was lost
+    /// with each is counted in slot `me` at once, lest whoever does this dies over the sum; it is
+    /// the result, too.
+    pub fn bury(&self, me: SlotId, alive: impl Fn(Pid) -> bool) -> u64 {
         let (newest, _) = self.current();
         let forsaken = |w: &Worker| w.seat.generation < newest && !alive(w.pid);
         self.slots.iter().fold(0, |lost, slot| {
@@ -228,6 +229,7 @@ impl Table {
                 return lost;
             }
             let held = slot.held.swap(0, Ordering::Relaxed);
+            self.count(me, Counter::Lost, held);
             // unless somebody who found every slot taken has this one
             let _ = slot.identity.compare_exchange(BURIED, 0, got, gone);
             lost + held
@@ -426,12 +428,14 @@ mod tests {
         let old = table.claim(Pid(10), seat(1, 0), |_| true).unwrap();
         table.claim(Pid(11), seat(1, 1), |_| true).unwrap();
         table.hold(old, 3);
-        assert_eq!(table.bury(|_| false), 0); // successors come
+        let me = SlotId(SLOTS as u16 - 1);
+        assert_eq!(table.bury(me, |_| false), 0); // successors come
         table.next_generation(2);
-        assert_eq!(table.bury(|pid| pid == Pid(11)), 3);
+        assert_eq!(table.bury(me, |pid| pid == Pid(11)), 3);
+        assert_eq!(table.total(Counter::Lost), 3);
         assert_eq!(table.find(Pid(10)), None);
         assert!(table.find(Pid(11)).is_some());
-        assert_eq!(table.bury(|_| true), 0);
+        assert_eq!(table.bury(me, |_| true), 0);
         assert_eq!(table.claim(Pid(12), seat(2, 0), |_| true), Some(old));
     }
 

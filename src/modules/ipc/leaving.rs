@@ -28,11 +28,11 @@ impl Worker {
         }
         lost += self.settle();
         // last, for a late hello is answered with what has waited for it
-        lost += self.all_peers().map(Peer::waiting).sum::<usize>() + self.aside;
-        self.count(Counter::Lost, lost);
+        let held = self.all_peers().map(Peer::waiting).sum::<usize>() + self.aside;
         self.table.hold(self.slot, 0);
+        self.count(Counter::Lost, held);
         self.table.release(self.slot, self.me.pid);
-        lost
+        lost + held
     }
 
     /// Where nobody takes this seat over: nothing more comes in, and the last one of the generation
@@ -53,7 +53,7 @@ impl Worker {
         if self.table.workers().any(|w| here(&w) && stays(&w)) {
             return lost;
         }
-        lost + bells.settle()
+        lost + bells.settle(|messages| self.count(Counter::Lost, messages))
     }
 
     /// Whether something waits for a worker that lives to take it.
@@ -68,7 +68,8 @@ impl Worker {
         own.chain(others).any(|(seat, peer)| peer.waiting() > 0 && lives(seat))
     }
 
-    /// Takes out everything that nobody will handle any more; how many messages were lost.
+    /// Takes out everything that nobody will handle any more; how many messages were lost. Each is
+    /// counted at once: a worker that is killed while it leaves takes no sum along.
     fn clear(&mut self) -> usize {
         let mut lost = 0;
         self.mailbox.line_is_ready();
@@ -76,10 +77,15 @@ impl Worker {
             self.mailbox.new_turn();
             match self.mailbox.take() {
                 Next::Mail(taken) => {
-                    lost += 1;
                     self.aside -= usize::from(taken.place == Place::Aside).min(self.aside);
+                    self.hold(self.held.saturating_sub(usize::from(taken.place != Place::Wire)));
+                    self.count(Counter::Lost, 1);
+                    lost += 1;
                 }
-                Next::Native(..) | Next::Dropped(Counter::Lost) => lost += 1,
+                Next::Native(..) | Next::Dropped(Counter::Lost) => {
+                    self.count(Counter::Lost, 1);
+                    lost += 1;
+                }
                 Next::Aside(_) => {}
                 Next::Hello(seat, send) => self.greet(seat, send),
                 Next::Dropped(counter) => self.count(counter, 1),

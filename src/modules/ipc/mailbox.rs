@@ -172,6 +172,12 @@ impl Mailbox {
         self.budget = (BUDGET, BUDGET_BYTES);
     }
 
+    /// Whether something lies in a ring of which the bell does not tell; then it is found by the next
+    /// take.
+    pub fn has_overlooked(&mut self) -> bool {
+        self.rings.as_mut().is_some_and(Reader::overlooked)
+    }
+
     /// Notes that wait, and their bytes.
     pub fn notes(&self) -> (usize, usize) {
         (self.notes.len(), self.note_bytes)

@@ -231,16 +231,16 @@ impl Worker {
     /// serves can talk.
     pub(super) fn on_retiring(&mut self) {
         self.wake_deputy(); // without calls it ends
+        self.look_for_overlooked();
         let (threads, waiting) = native::threads();
         let any = self.receiver.is_some() || threads > 0;
         let Some(events) = self.events.as_mut().filter(|_| any) else { return };
         let own = self.receivers + waiting + usize::from(events.linger.is_set());
         let busy = self.receiver.is_some() && !self.waiting || threads > waiting;
         if busy || event::others_hold(own) {
+            // where what came last has begun something after all, the worker remains closed: others
+            // have passed it by, and answers still find it
             events.retiring.after(RETIRING, false);
-            if self.me.state == State::Closed {
-                self.say(State::Retiring); // what came last has begun something
-            }
         } else if self.me.state != State::Closed {
             // who has looked before this may still be about to send
             events.retiring.after(CLOSING, false);
@@ -250,6 +250,14 @@ impl Worker {
             self.wake();
             self.wake_deputy();
             native::end();
+        }
+    }
+
+    /// A sender of an old generation that was killed between its record and the bell has no successor
+    /// that would ring.
+    fn look_for_overlooked(&mut self) {
+        if self.waiting && self.mailbox.has_overlooked() {
+            self.wake();
         }
     }
 
@@ -381,7 +389,8 @@ impl Worker {
             lost += if stays { 0 } else { peer.waiting() };
             stays
         });
-        self.count(Counter::Lost, lost + table.bury(alive) as usize);
+        self.count(Counter::Lost, lost);
+        table.bury(self.slot, alive);
         self.mailbox.forget(alive);
         self.greet_elders();
         self.flush();

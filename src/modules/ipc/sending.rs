@@ -61,13 +61,15 @@ pub enum Unsent {
 impl Worker {
     /// Sends to the process `pid`.
     pub fn send_process(&mut self, pid: Pid, letter: Letter<'_>) -> Result<(), Unsent> {
-        let seat = if pid == self.me.pid { self.me.seat } else { self.seat_of(pid)? };
+        let answer = matches!(letter.kind, Kind::Reply | Kind::Failure);
+        let seat = if pid == self.me.pid { self.me.seat } else { self.seat_of(pid, answer)? };
         self.send_seat(seat, Addressee::Process(pid), letter)
     }
 
     /// Where a living process sits. Whether it lives is asked now and then: the answer can be late
-    /// anyhow, and what a dead process does not take is counted.
-    fn seat_of(&mut self, pid: Pid) -> Result<Seat, Unsent> {
+    /// anyhow, and what a dead process does not take is counted. Who closes takes no more than what
+    /// it waits for, an `answer`.
+    fn seat_of(&mut self, pid: Pid, answer: bool) -> Result<Seat, Unsent> {
         let now = cycle::milliseconds();
         let place = pid.0 as usize % RECENT;
         let known = |recent: &&Recent| recent.pid == pid && now.wrapping_sub(recent.asked) < ASK;
@@ -82,7 +84,8 @@ impl Worker {
                 slot
             }
         };
-        let entry = self.table.worker(slot).filter(|w| w.pid == pid && w.state != State::Closed);
+        let takes = |w: &Entry| w.pid == pid && (answer || w.state != State::Closed);
+        let entry = self.table.worker(slot).filter(takes);
         entry.map(|w| w.seat).ok_or(Unsent::Nobody)
     }
 
@@ -247,7 +250,7 @@ impl Worker {
     pub(super) fn linger(&mut self) {
         let waiting = self.held > self.mailbox.notes().0 + self.aside;
         match &mut self.events {
-            Some(events) if self.me.state == State::Retiring => {
+            Some(events) if matches!(self.me.state, State::Retiring | State::Closed) => {
                 if !waiting {
                     events.linger.cancel();
                 } else if !events.linger.is_set() {

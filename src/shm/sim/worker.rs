@@ -155,7 +155,8 @@ impl Worker {
             stays
         });
         self.process.doing.set(Doing::Both(self.held + world.dead_held()));
-        lost += world.table.bury(|pid| world.alive(pid));
+        world.table.bury(self.slot, |pid| world.alive(pid));
+        self.process.doing.set(Doing::Both(self.held + lost));
         self.count(world, Counter::Lost, lost);
         self.assembler.retain(|pid| world.alive(pid));
         self.greet_elders();
@@ -334,14 +335,14 @@ impl Worker {
     fn leave(&mut self, world: &World) {
         self.flush(world);
         self.owes(0);
-        let mut lost = self.clear(world, 0);
+        self.clear(world);
         if world.table.current().0 > self.me.seat.generation {
             self.line.close();
-            lost = self.clear(world, lost);
+            self.clear(world);
             self.bells.leave();
             let generation = self.made.lines.len() as u16;
             let seats = (0..generation).map(|id| Seat { worker: WorkerId(id), ..self.me.seat });
-            self.owes(lost + seats.map(|seat| world.waiting_for(seat)).sum::<u64>());
+            self.owes(seats.map(|seat| world.waiting_for(seat)).sum::<u64>());
             let stays = |w: &Entry| {
                 let left = self.bells.has_left(usize::from(w.seat.worker.0));
                 w.seat.generation == self.me.seat.generation
@@ -350,32 +351,37 @@ impl Worker {
                     && world.alive(w.pid)
             };
             if !world.table.workers().any(|w| stays(&w)) {
-                lost += self.bells.settle() as u64;
+                self.bells.settle(|messages| self.count(world, Counter::Lost, messages as u64));
             }
         }
         // last, for a late hello is answered with what has waited for it
-        lost += self.waiting();
-        self.count(world, Counter::Lost, lost);
+        self.owes(0);
+        let held = self.waiting();
         world.table.hold(self.slot, 0);
+        self.count(world, Counter::Lost, held);
         world.table.release(self.slot, self.me.pid);
         world.exited(&self.process);
     }
 
-    /// What it has taken out is counted once all is.
+    /// What it holds is counted at the end, what it takes out at once.
     fn owes(&self, taken_out: u64) {
         self.process.doing.set(Doing::Both(taken_out + self.waiting() + 1));
     }
 
-    fn clear(&mut self, world: &World, mut lost: u64) -> u64 {
+    fn clear(&mut self, world: &World) {
         loop {
             match self.take(world) {
-                Next::Mail { .. } | Next::Dropped(Counter::Lost) => {
-                    lost += 1;
-                    self.owes(lost);
+                Next::Mail { note } => {
+                    if note {
+                        self.hold(world, self.held - 1);
+                    }
+                    self.count(world, Counter::Lost, 1);
+                    self.owes(0);
                 }
+                Next::Dropped(Counter::Lost) => self.count(world, Counter::Lost, 1),
                 Next::Hello(seat, line) => self.greet(world, seat, line),
                 Next::Dropped(counter) => self.count(world, counter, 1),
-                Next::Empty => return lost,
+                Next::Empty => return,
             }
         }
     }
