@@ -160,6 +160,9 @@ fn elders(cycle: Cycle<'_>) -> Vec<(Seat, OwnedFd)> {
         .collect()
 }
 
+/// Whether a process is a worker that lives.
+pub type Living = Box<dyn Fn(Pid) -> bool + Send>;
+
 fn alive(pid: Pid) -> bool {
     socket::alive(pid.0)
 }
@@ -170,7 +173,7 @@ pub fn init_module(cycle: Cycle<'_>, conf: &mut Conf) {
     if !conf.zone.reused() {
         table.init();
         conf.life().map(Life::init);
-        conf.retained().map(Retained::<fn(Pid) -> bool>::init);
+        conf.retained().map(Retained::<Living>::init);
         init_nodes(cycle, conf);
         init_peers(cycle, conf);
         if !conf.elders.is_empty() {
@@ -229,7 +232,10 @@ fn now() -> u64 {
 pub fn init_process(cycle: Cycle<'_>, conf: &mut Conf) -> Result<(), String> {
     let table = conf.table().filter(|table| table.fits()).ok_or("the shared zone is damaged")?;
     let pid = Pid(u32::try_from(cycle::pid()).map_err(|_| "process id out of range")?);
-    let retained = conf.retained().and_then(|memory| Retained::attach(memory, pid, alive as _));
+    // who sets and reads retained values sits in the table: a stranger that has a dead worker's process
+    // id by now holds nothing
+    let living: Living = Box::new(move |pid| alive(pid) && table.find(pid).is_some());
+    let retained = conf.retained().and_then(|memory| Retained::attach(memory, pid, living));
     let retained = retained.ok_or("the shared zone is damaged")?;
     let generation = conf.generation.ok_or("no generation was counted")?;
     let number = cycle::worker_number();

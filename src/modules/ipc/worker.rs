@@ -7,13 +7,13 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use parking_lot::Mutex;
 
-use super::alive;
 use super::mailbox::Mailbox;
 use super::native;
 use super::peer::{Peer, Way};
 use super::retaining::Copy;
 use super::rings::{self, Bells, Reader};
 use super::sending::{RECENT, Recent};
+use super::{Living, alive};
 use crate::ngx::event::{Deferred, Direction, Handlers, Watch};
 use crate::ngx::lua::Semaphore;
 use crate::ngx::socket::{self, Line};
@@ -53,7 +53,7 @@ pub struct Legacy {
     /// The send ends of older generations' workers.
     pub elders: Vec<(Seat, OwnedFd)>,
     /// The retained values of all generations.
-    pub retained: Retained<'static, fn(Pid) -> bool>,
+    pub retained: Retained<'static, Living>,
 }
 
 pub(super) struct Events {
@@ -104,7 +104,7 @@ pub struct Worker {
     pub(super) aside: usize,
     /// Calls of this worker that wait for replies.
     pub(super) calls: usize,
-    pub(super) retained: Retained<'static, fn(Pid) -> bool>,
+    pub(super) retained: Retained<'static, Living>,
     /// Retained values that Lua is about to look at.
     pub(super) copies: Vec<Copy>,
     /// Up to where the last visit of a name saw it.
