@@ -40,6 +40,7 @@ int ngx_cc_ipc_attach(void *sema, void *deputy, void *post);
 void ngx_cc_ipc_detach(void *sema, void *post);
 void *ngx_cc_ipc_guard(void *request, void *sema, void *post);
 void ngx_cc_ipc_pass(void *guard);
+int ngx_cc_ipc_mourn(void *request, void *sema, void *post);
 int ngx_http_lua_ffi_sema_post(void *sem, int n);
 ]]
 
@@ -54,6 +55,11 @@ local RECEIVER, DEPUTY, DEPUTY_WAITS = 0, 1, 2
 local RENEW = 5000
 -- Long, since the semaphore is posted for every reason to wake; ngx.semaphore wants a limit.
 local WAIT = 86400
+-- Messages between two looks whether a receiver has an heir; seconds until a timer that has not
+-- brought one is asked for again, and between two looks where nothing is handled without one.
+local ASK = 64
+local ASK_AGAIN = 1
+local AWAIT = 0.01
 -- Handlers that may run beside each other; the next ones run in the receiver itself, which then
 -- takes no more until they end.
 local CONCURRENT_MAX = 256
@@ -72,6 +78,8 @@ local _M = {}
 local handlers = {}     -- name -> function
 local concurrent = {}   -- name -> true
 local running = 0       -- concurrent handlers under way
+local crew              -- those of this receiver: { running =, over = }
+local crews = {}        -- all of which some may run; over is posted when their receiver's request ends
 
 local receiver          -- the light thread that runs handlers in order
 local globals           -- its table of globals, which no other light thread has
@@ -167,10 +175,38 @@ local function handle(name, handler, data, from, kind, call)
     end
 end
 
-local function handle_beside(name, handler, data, from, kind, call)
+local function handle_beside(of, name, handler, data, from, kind, call)
     senders[co_running()] = from
     handle(name, handler, data, from, kind, call)
-    running = running > 0 and running - 1 or 0
+    of.running = of.running - 1
+    running = running - 1
+end
+
+-- Those whose request has ended, as ngx.exit in one of them does to all, have not said so themselves.
+local function forget_ended()
+    for of in pairs(crews) do
+        if of.over:count() > 0 then
+            running = running - of.running
+            crews[of] = nil
+        end
+    end
+end
+
+-- Whether another handler may run beside the others.
+local function has_room()
+    if running >= CONCURRENT_MAX then
+        forget_ended()
+    end
+    return running < CONCURRENT_MAX
+end
+
+-- The concurrent handlers of a new receiver. Without memory for the guard they are not told apart
+-- from later ones.
+local function new_crew()
+    forget_ended()
+    local new = { running = 0, over = semaphore.new(0) }
+    crews[new] = C.ngx_cc_ipc_mourn(get_request(), new.over.sem, post) == 1 or nil
+    return new
 end
 
 local function resolve(call, from, kind, data)
@@ -196,9 +232,10 @@ local function dispatch(name, data, from, worker, kind, call)
         if kind == CALL then
             answer(from, call, FAILURE, "no handler for \"" .. name .. "\"")
         end
-    elseif concurrent[name] and running < CONCURRENT_MAX then
+    elseif concurrent[name] and has_room() then
         running = running + 1
-        spawn(handle_beside, name, handler, data, from, kind, call)
+        crew.running = crew.running + 1
+        spawn(handle_beside, crew, name, handler, data, from, kind, call)
     else
         sender, current = from, name
         handle(name, handler, data, from, kind, call)
@@ -222,6 +259,7 @@ local sema, deputy_sema
 local turn          -- posted when the receiver has ended: its heir's turn
 local heirs = 0     -- light threads that wait for it
 local in_order      -- whether the last receiver has said that it ends
+local asked = 0     -- when a timer was last asked for an heir
 
 local function mourn()
     local what = current and 'ipc handler "' .. current .. '"' or "a light thread of an ipc handler"
@@ -230,13 +268,31 @@ local function mourn()
     if current then
         C.ngx_cc_ipc_unhappy(FAILED)
     end
-    running = 0     -- concurrent handlers ended with it
+end
+
+local run
+
+-- Sees to it that an heir waits, or comes soon. nginx may have no timer free, and says so at once,
+-- or only when the timer would run: then it is asked again.
+local function ask_for_heir()
+    local now = ngx.now()
+    if heirs == 0 and (now < asked or now - asked >= ASK_AGAIN) and timer_at(0, run) then
+        asked = now
+    end
+end
+
+-- What has ended one receiver may end the next: no handler runs until there is an heir.
+local function await_heir()
+    while heirs == 0 and not ngx.worker.exiting() do
+        ask_for_heir()
+        ngx.sleep(AWAIT)
+    end
 end
 
 -- The body of each receiver: it waits until the one before it has ended, however that ended
 -- (ngx.exit in a handler ends a light thread, and nothing in it can prevent that), and sees to it
 -- that another one waits for its own end.
-local function run()
+function run()
     local guard = C.ngx_cc_ipc_guard(get_request(), turn.sem, post)
     if guard == nil then
         return
@@ -246,15 +302,18 @@ local function run()
     heirs = heirs - 1
     local theirs = getfenv(0)
     receiver, globals = co_running(), own_globals()
+    crew, asked = new_crew(), 0
     if not in_order then
         mourn()
+        current, sender = nil, nil
+        await_heir()
     end
-    in_order, current, sender = false, nil, nil
+    in_order = false
     local handled = 0
     while true do
         local taken = first <= last and 3 or C.ngx_cc_ipc_take(mail, RECEIVER)
-        if heirs == 0 and handled % RENEW == 0 and taken ~= 2 then
-            timer_at(0, run)
+        if heirs == 0 and handled % ASK == 0 and taken ~= 2 then
+            ask_for_heir()
         end
         if taken == 1 then
             dispatch(ffi_string(mail.name, mail.name_len), ffi_string(mail.data, mail.data_len),

@@ -200,6 +200,12 @@ exported! {
         guard.unwrap_or(Address::NULL)
     }
 
+    /// `sema` is posted once when `request` ends, in whatever way: 1, or 0 when memory ran out.
+    fn ngx_cc_ipc_mourn(request: Address, sema: Address, post: Address) -> i32, 0, {
+        let guard = Semaphore::new(sema, post).and_then(|sema| Guard::over(request, sema, |_| (), 0));
+        i32::from(guard.is_some())
+    }
+
     /// The light thread under this guard passes its work on.
     fn ngx_cc_ipc_pass(guard: Address) -> (), (), {
         Guard::pass(guard);
