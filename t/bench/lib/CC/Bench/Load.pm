@@ -7,7 +7,8 @@ use v5.36;
 use IO::Select;
 use CC::HTTP;
 use CC::Bench::Table ();
-use Time::HiRes qw(time);
+use POSIX ();
+use Time::HiRes qw(sleep time);
 
 sub driver () {
     state $wrk = grep { -x "$_/wrk" } split /:/, $ENV{PATH} // '';
@@ -16,15 +17,47 @@ sub driver () {
 
 sub run ($nginx, $case, $args) {
     my $run = driver() eq 'wrk' ? \&by_wrk : \&by_perl;
-    return $run->($nginx->port, $case->{connections}, $args->{seconds});
+    return $run->($nginx->port, '/run', $case->{connections}, $args->{seconds});
+}
+
+# Seconds that a flood takes to be at its rate, and lasts beyond the requests.
+my $MARGIN = 0.3;
+
+# Worker 1 serves, idle and then flooded by worker 0.
+sub flooded ($nginx, $case, $args) {
+    my $run = driver() eq 'wrk' ? \&by_wrk : \&by_perl;
+    my @load = ($nginx->port_of(1), '/plain', $case->{connections}, 1);
+    my $idle = $run->(@load);
+    return $idle if $idle->{error};
+    pipe my $out, my $in or return { error => "pipe: $!" };
+    my $pid = fork // return { error => "fork: $!" };
+    if (!$pid) {
+        my $c = $nginx->server->connect($nginx->port_of(0), timeout => 20);
+        my $answer = $nginx->run({ %$args, seconds => 1 + 2 * $MARGIN }, $c);
+        print {$in} "$_\t$answer->{$_}\n" for grep { defined $answer->{$_} } qw(rate error);
+        close $in;
+        # the server is the parent's to stop
+        POSIX::_exit(0);
+    }
+    close $in;
+    sleep $MARGIN;
+    my $flooded = $run->(@load);
+    my %flood = map { chomp; split /\t/, $_, 2 } <$out>;
+    waitpid $pid, 0;
+    my $error = $flooded->{error} // $flood{error};
+    return { error => $error } if $error;
+    return {
+        idle => $idle->{p99}, p99 => $flooded->{p99}, times => $flooded->{p99} / $idle->{p99},
+        http => $flooded->{rate}, rate => $flood{rate},
+    };
 }
 
 my %US = (us => 1, ms => 1000, s => 1_000_000);
 
-sub by_wrk ($port, $connections, $seconds) {
+sub by_wrk ($port, $path, $connections, $seconds) {
     # whole seconds are all it knows
     my $whole = int $seconds < 1 ? 1 : $seconds;
-    my $out = qx(wrk -t1 -c$connections -d${whole}s --latency http://127.0.0.1:$port/run 2>&1);
+    my $out = qx(wrk -t1 -c$connections -d${whole}s --latency http://127.0.0.1:$port$path 2>&1);
     my ($rate) = $out =~ m{^Requests/sec:\s+([\d.]+)}m or return { error => "wrk says: $out" };
     return { error => "not all answered: $1" } if $out =~ /^\s*((?:Non-2xx|Socket errors).*)$/m;
     return { error => 'no answers' } if $rate == 0;
@@ -32,7 +65,7 @@ sub by_wrk ($port, $connections, $seconds) {
     return { rate => $rate, p50 => $at{50}, p99 => $at{99} };
 }
 
-sub by_perl ($port, $connections, $seconds) {
+sub by_perl ($port, $path, $connections, $seconds) {
     my $select = IO::Select->new;
     my (%since, @took);
     for (1 .. $connections) {
@@ -40,7 +73,7 @@ sub by_perl ($port, $connections, $seconds) {
         return { error => $c->error } if $c->error;
         $select->add($c->{sock});
     }
-    my $request = "GET /run HTTP/1.1\r\nHost: bench\r\n\r\n";
+    my $request = "GET $path HTTP/1.1\r\nHost: bench\r\n\r\n";
     my $began = time;
     for my $sock ($select->handles) {
         syswrite $sock, $request;

@@ -18,9 +18,11 @@ my $TICKS = POSIX::sysconf(POSIX::_SC_CLK_TCK());
 
 sub start ($class, $peer, $work, $workers) {
     my $options = $peer->{options} // '';
+    # a port for each worker, too, where nginx can
+    my $own = $peer->{kind} eq 'ours' ? 'listen 127.0.0.1:%PORT+1% per_worker;' : '';
     my $server = CC::Server->new(
         workers => $workers,
-        ports   => $peer->{ports} // 1,
+        ports   => $peer->{ports} // 1 + $workers,
         log_level => 'error',
         modules => $peer->{modules},
         main    => $peer->{main},
@@ -33,7 +35,11 @@ lua_shared_dict bench_counts 1m;
 init_by_lua_block { ngx.shared.bench_counts:incr("generation", 1, 0) }
 init_worker_by_lua_block { require("bench").setup("$peer->{bus}", { $options }, "$work") }
 CONF
-        server => $peer->{server} // 'location = /run { content_by_lua_block { require("bench").run() } }',
+        server => $peer->{server} // <<"CONF",
+$own
+location = /run { content_by_lua_block { require("bench").run() } }
+location = /plain { return 200 "plain"; }
+CONF
     );
     $server->start;
     my $self = bless { server => $server, peer => $peer, stopped => 0 }, $class;
@@ -43,6 +49,7 @@ CONF
 
 sub server ($self) { $self->{server} }
 sub port ($self)   { $self->{server}->port }
+sub port_of ($self, $worker) { $self->{server}->port(1 + $worker) }
 
 sub hold ($self) {
     # what is under way arrives first

@@ -14,6 +14,7 @@ my %RUN = (
     request => sub ($nginx, $case, $args) { $nginx->run($args) },
     load    => \&CC::Bench::Load::run,
     proxied => \&CC::Bench::Balance::run,
+    flooded => \&CC::Bench::Load::flooded,
     stopped => \&CC::Bench::Hurt::stopped,
     reload  => \&CC::Bench::Hurt::reload,
 );
@@ -70,7 +71,7 @@ sub turn ($work, $workers, $case, $peer, $nginx, $opt, $round) {
             $$slot->wake;
         }
         else {
-            $$slot = CC::Bench::Nginx->start($peer, $work->{name}, $workers);
+            $$slot = CC::Bench::Nginx->start($peer, $work->{lua} // $work->{name}, $workers);
         }
         # traces are compiled and buffers have grown before anything counts
         if ($by eq 'request' && $round == 1) {

@@ -113,6 +113,22 @@ sub balance ($quick) {
     };
 }
 
+# lua/works/flood.lua with requests beside it.
+sub flooded ($quick) {
+    return {
+        name => 'flooded', title => 'Requests to a worker that is flooded', workers => 2,
+        by => 'flooded', lua => 'flood', rounds => $quick ? 1 : 3, against => [],
+        metrics => [ [ idle => 'p99 us idle', 'plain' ], [ p99 => 'p99 us flooded', 'plain' ],
+            [ times => 'flooded / idle', 'plain' ], [ http => 'req/s flooded', 'count' ],
+            [ rate => 'msg/s meanwhile', 'count' ] ],
+        cases => [ map {
+            my $size = $_;
+            map { +{ name => size_name($size) . ", c = $_", connections => $_, kinds => ['ours'],
+                args => { size => $size, content => 'unique' } } } $quick ? 8 : (1, 8)
+        } 10, 10240 ],
+    };
+}
+
 sub stopped ($quick) {
     return {
         name => 'stopped', title => "A stopped receiver, and the sender's memory", workers => 2,
@@ -137,12 +153,12 @@ sub reload ($quick) {
     };
 }
 
-sub names () { qw(flood pingpong broadcast rounds call gather balance stopped reload) }
+sub names () { qw(flood pingpong broadcast rounds call gather flooded balance stopped reload) }
 
 # Works by name, or all.
 sub list ($quick, @names) {
     my %work = map { $_->{name} => $_ } map { $_->($quick) }
-        \&flood, \&pingpong, \&broadcast, \&rounds, \&call, \&gather, \&balance, \&stopped, \&reload;
+        \&flood, \&pingpong, \&broadcast, \&rounds, \&call, \&gather, \&flooded, \&balance, \&stopped, \&reload;
     return map { $work{$_} // die "no work '$_'; there are: @{[ names() ]}\n" }
         @names ? @names : names();
 }
