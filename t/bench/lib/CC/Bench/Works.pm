@@ -118,8 +118,8 @@ sub flooded ($quick) {
     return {
         name => 'flooded', title => 'Requests to a worker that is flooded', workers => 2,
         by => 'flooded', lua => 'flood', rounds => $quick ? 1 : 3, against => [],
-        metrics => [ [ idle => 'p99 us idle', 'plain' ], [ p99 => 'p99 us flooded', 'plain' ],
-            [ times => 'flooded / idle', 'plain' ], [ http => 'req/s flooded', 'count' ],
+        metrics => [ [ idle => 'p99 us idle', 'plain' ], [ busy => 'p99 us beside a busy process', 'plain' ],
+            [ p99 => 'p99 us flooded', 'plain' ], [ times => 'flooded / busy', 'plain' ], [ http => 'req/s flooded', 'count' ],
             [ rate => 'msg/s meanwhile', 'count' ] ],
         cases => [ map {
             my $size = $_;
