@@ -61,6 +61,9 @@ sub markdown ($work, $peers, $result) {
     my %there = map { $_ => 1 } @names;
     my ($ours) = map { $_->{name} } grep { $_->{kind} eq 'ours' && $there{ $_->{name} } } @$peers;
     my @against = defined $ours ? grep { $there{$_} } @{ $work->{against} // ['ngx_lua_ipc'] } : ();
+    # and of others with each other
+    my @pairs = grep { $there{ $_->[0] } && $there{ $_->[1] } } @{ $work->{ratios} // [] };
+    @pairs = ((map { [ $ours, $_ ] } @against), @pairs);
     my (@rows, @notes);
     for my $case (@{ $work->{cases} }) {
         my $of_case = $result->{ $case->{name} } // next;
@@ -71,10 +74,10 @@ sub markdown ($work, $peers, $result) {
             push @rows, [ $first ? $case->{name} : '', $label,
                 (map { cell($of_case->{$_}, $key, $format, \@notes, $first) } @names),
                 (map { $format eq 'text' || $key =~ /^(?:cores|full|lost|bad)$/ ? ''
-                    : ratio($of_case, $key, $ours, $_) } @against) ];
+                    : ratio($of_case, $key, @$_) } @pairs) ];
         }
     }
-    my @head = ('', '', @names, map { "$ours / $_" } @against);
+    my @head = ('', '', @names, map { "$_->[0] / $_->[1]" } @pairs);
     my $text = "## $work->{title}\n\n" . aligned(\@head, [ map { '---' } @head ], @rows);
     $text .= "\n" . join '', map { '[' . ($_ + 1) . "] $notes[$_]\n" } 0 .. $#notes if @notes;
     $text .= "\n~ cut short: it would have taken too long\n" if $text =~ /~/;

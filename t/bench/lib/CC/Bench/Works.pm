@@ -7,6 +7,8 @@ package CC::Bench::Works;
 #   metrics  key of the answer, label, format, and whether to show it only if
 #            it is not 0
 #   against  peers whose ratio to ours is worth a column
+#   ratios   pairs of others whose ratio is
+#   lua      its file, where another work's name is that
 #   peers    who takes part, where these are not the buses
 #   by       how it is run where a request alone does not do it
 
