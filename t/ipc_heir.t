@@ -18,7 +18,7 @@ my $INIT = <<'LUA';
     assert(ipc.receive("beside", function(data)
         t.beside = t.beside + 1
         t.wait(function() return t.exit == data or t.open end)
-        if t.exit == data then ngx.exit(ngx.OK) end
+        if t.exit == data then t.exited = true ngx.exit(ngx.OK) end
     end, { concurrent = true }))
 LUA
 
@@ -49,6 +49,7 @@ subtest 'handlers of a receiver that was renewed' => sub {
         $c->run(1, 't.clear()');
     }
     $c->run(1, 't.exit = "7"');
+    is $c->until(1, 'return t.exited', 'true'), 'true', 'one of them exits';
     # those 200 have ended with the seventh; 200 more have room beside each other
     $c->run(0, 'for i = 1001, 1200 do assert(ipc.send_worker(1, "beside", i)) end
         assert(ipc.send_worker(1, "news", "behind"))');
