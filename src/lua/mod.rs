@@ -7,7 +7,7 @@ use crate::ngx::lua::Package;
 
 /// Names that `cc_lua_preload` takes, and the package each stands for; a package may stand under
 /// several.
-pub static PACKAGES: [(&str, Package); 20] = [
+pub static PACKAGES: [(&str, Package); 22] = [
     ("ngx.ipc", package(c"ngx.ipc", c"=ngx.ipc", include_str!("ipc.lua"))),
     (
         "ngx.ipc",
@@ -30,10 +30,26 @@ pub static PACKAGES: [(&str, Package); 20] = [
         "ngx.cc.lifecycle",
         package(c"ngx.cc.lifecycle", c"=ngx.cc.lifecycle", include_str!("lifecycle.lua")),
     ),
+    (
+        "ngx.cc.lifecycle",
+        package(
+            c"ngx.cc.lifecycle.view",
+            c"=ngx.cc.lifecycle.view",
+            include_str!("lifecycle_view.lua"),
+        ),
+    ),
     // needs the other
     (
         "resty.worker.manager",
         package(c"ngx.cc.lifecycle", c"=ngx.cc.lifecycle", include_str!("lifecycle.lua")),
+    ),
+    (
+        "resty.worker.manager",
+        package(
+            c"ngx.cc.lifecycle.view",
+            c"=ngx.cc.lifecycle.view",
+            include_str!("lifecycle_view.lua"),
+        ),
     ),
     (
         "resty.worker.manager",

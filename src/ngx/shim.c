@@ -28,7 +28,7 @@ typedef struct {
     size_t       size;
 } cc_lua_package_t;
 
-#define CC_LUA_PACKAGES  24
+#define CC_LUA_PACKAGES  32
 
 static cc_lua_package_t  cc_lua_packages[CC_LUA_PACKAGES];
 
@@ -88,6 +88,14 @@ cc_loader(20)
 cc_loader(21)
 cc_loader(22)
 cc_loader(23)
+cc_loader(24)
+cc_loader(25)
+cc_loader(26)
+cc_loader(27)
+cc_loader(28)
+cc_loader(29)
+cc_loader(30)
+cc_loader(31)
 
 static const lua_cfunction  cc_loaders[] = {
     cc_load_0, cc_load_1, cc_load_2, cc_load_3,
@@ -95,7 +103,9 @@ static const lua_cfunction  cc_loaders[] = {
     cc_load_8, cc_load_9, cc_load_10, cc_load_11,
     cc_load_12, cc_load_13, cc_load_14, cc_load_15,
     cc_load_16, cc_load_17, cc_load_18, cc_load_19,
-    cc_load_20, cc_load_21, cc_load_22, cc_load_23
+    cc_load_20, cc_load_21, cc_load_22, cc_load_23,
+    cc_load_24, cc_load_25, cc_load_26, cc_load_27,
+    cc_load_28, cc_load_29, cc_load_30, cc_load_31
 };
 
 

@@ -423,3 +423,7 @@ pub fn readiness(places: &[Place]) -> Result<(), String> {
     }
     if places.is_empty() { Err(String::from("no worker was started")) } else { Ok(()) }
 }
+
+#[cfg(test)]
+#[path = "lifecycle_tests.rs"]
+mod tests;

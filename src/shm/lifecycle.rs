@@ -72,7 +72,7 @@ pub struct Life {
     /// Whose callback runs: a process id, 0 nobody's (`lock`).
     callback: AtomicU32,
     _pad: AtomicU32,
-    lock: AtomicU64,
+    lock: super::lock::plain::AtomicU64,
     /// The journal's last sequence number.
     head: AtomicU64,
     /// Why the configuration in force was loaded.

@@ -1,6 +1,7 @@
 //! A lock in shared memory: a word that carries its owner's process id, so that a dead owner is
 //! found and passed over. Who passes one over must repair what it may have left half done. The owner
-//! moves numbers and bits; it never copies a user's data. Used by `retained` and `peers`.
+//! moves numbers and bits; it never copies a user's data. Used by `retained`, `peers` and
+//! `lifecycle`.
 
 use plain::{AtomicU64, Ordering, pause};
 
