@@ -79,11 +79,6 @@ pub fn exiting() -> bool {
     unsafe { ffi::ngx_exiting != 0 || ffi::ngx_quit != 0 || ffi::ngx_terminate != 0 }
 }
 
-/// Whether this process serves requests.
-pub fn may_serve() -> bool {
-    matches!(process(), Process::Worker | Process::Single)
-}
-
 /// Whether this run is `nginx -t`.
 pub fn testing() -> bool {
     // SAFETY: set once while main() reads its options.

@@ -12,6 +12,7 @@ use super::location::Timeouts;
 use super::remote::{self, Held, now};
 use super::{lua, node, settings, tell, workers};
 use crate::modules::core::Core;
+use crate::modules::ipc::worker;
 use crate::ngx::cycle;
 use crate::ngx::module::core_conf;
 use crate::ngx::timer::Timer;
@@ -71,7 +72,8 @@ pub fn table() -> Option<Nodes<'static>> {
 /// router.
 pub fn start() {
     let some = settings().is_some_and(|settings| !settings.channels().is_empty()) || lua::any();
-    if some && cycle::may_serve() {
+    // not in the master, where init_by_lua runs: there is no event loop yet
+    if some && worker::entered() {
         DRIVER.with_borrow_mut(|driver| {
             if driver.look.is_none() {
                 driver.look = Some(Timer::after(1, look));
@@ -170,8 +172,12 @@ fn supers(name: &str) -> Vec<String> {
 
 /// Lua has set other supers.
 pub fn set_supers(name: &str) {
-    let supers = supers(name);
-    let _ = with(name, |node| node.membership.set_supers(now(), supers));
+    // who does not run the channel, or not yet, has nothing to change
+    let runs = DRIVER.with_borrow(|driver| driver.nodes.contains_key(name));
+    if runs {
+        let supers = supers(name);
+        let _ = with(name, |node| node.membership.set_supers(now(), supers));
+    }
 }
 
 /// Runs `change` on the node of that channel, and does what comes of it.
