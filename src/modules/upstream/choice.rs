@@ -80,7 +80,7 @@ impl Choice {
         match self {
             Choice::Method => None,
             Choice::List { peers, .. } => Some(peers.len()),
-            Choice::Hashed { peers, .. } => Some(peers.len()),
+            Choice::Hashed { peers, .. } => Some(peers.count()),
         }
     }
 
@@ -116,12 +116,12 @@ impl Choice {
         let Choice::Hashed { upstream, peers, tried, .. } = self else { return None };
         let place = *tried.last()?;
         let news = candidates::ended(peers.failure_key(*upstream, place), policy, failed);
-        (news && peers.len() > 1).then(|| peers.get(place)).flatten()
+        (news && peers.count() > 1).then(|| peers.get(place)).flatten()
     }
 }
 
 /// Whether a peer is passed over; nginx, too, does not do that to the only one.
 fn failed(upstream: u64, peers: &Candidates, policy: Policy) -> impl Fn(usize) -> bool {
-    let several = peers.len() > 1;
+    let several = peers.count() > 1;
     move |place| several && candidates::is_failed(peers.failure_key(upstream, place), policy)
 }

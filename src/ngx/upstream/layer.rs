@@ -160,12 +160,25 @@ pub(super) fn in_request<T>(r: *mut ffi::ngx_http_request_t, value: T) -> *mut T
     }
 }
 impl Run {
-    /// Gives the location's conf to the layers below, which know it by its address, or this
-    /// request's to nginx.
-    pub(super) unsafe fn use_conf(&self, which: usize) {
-        if let Some(confs) = self.confs.get() {
-            // SAFETY: the request is in an upstream; the array has two.
-            unsafe { (*(*self.request).upstream).conf = confs[which & 1] };
+    /// Gives the location's conf to the layers below, which know it by its address.
+    ///
+    /// # Safety
+    /// The request is in the run's upstream.
+    pub(super) unsafe fn use_own_conf(&self) {
+        if let Some([own, _]) = self.confs.get() {
+            // SAFETY: the caller's contract.
+            unsafe { (*(*self.request).upstream).conf = own };
+        }
+    }
+
+    /// Gives nginx this request's, whose timeouts it reads.
+    ///
+    /// # Safety
+    /// As for `use_own_conf`.
+    pub(super) unsafe fn use_request_conf(&self) {
+        if let Some([_, copy]) = self.confs.get() {
+            // SAFETY: the caller's contract.
+            unsafe { (*(*self.request).upstream).conf = copy };
         }
     }
 }

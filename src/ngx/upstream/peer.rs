@@ -76,9 +76,7 @@ unsafe fn with_timeouts(
     timeouts: [Option<usize>; 3],
 ) -> Option<[*mut ffi::ngx_http_upstream_conf_t; 2]> {
     let [connect, send, read] = timeouts;
-    if connect.or(send).or(read).is_none() {
-        return None;
-    }
+    connect.or(send).or(read)?;
     // SAFETY: the caller's contract; conf is the location's, plain data.
     unsafe {
         let own = (*(*r).upstream).conf;
@@ -104,9 +102,9 @@ unsafe extern "C" fn get<M: Balancer>(
         run.stale.set(false);
         // SAFETY: the run's request is in the upstream that pc belongs to.
         let mut result = unsafe {
-            run.use_conf(0);
+            run.use_own_conf();
             let result = run.below.get().get(pc);
-            run.use_conf(1);
+            run.use_request_conf();
             result
         };
         // SAFETY: as above; the layers below have returned.
@@ -181,9 +179,9 @@ unsafe extern "C" fn free<M: Balancer>(
         run.stale.set(stale);
         // SAFETY: as in get.
         let peer = unsafe {
-            run.use_conf(0);
+            run.use_own_conf();
             run.below.get().free(pc, state);
-            run.use_conf(1);
+            run.use_request_conf();
             &mut *pc
         };
         if stale && run.spent.get() {
