@@ -20,9 +20,8 @@ use crate::ngx::delegate::{self, Before};
 use crate::ngx::http::context;
 use crate::ngx::log::Level;
 use crate::ngx::request::Request;
-use crate::ngx::upstream::{self, Balancer, Begin, Hooks, Slot};
+use crate::ngx::upstream::{self, Balancer, Begin, Hooks, Slot, Target};
 use crate::ngx::variable::Variable;
-use crate::proto::upstream::address::Peer;
 use crate::proto::upstream::tries::{Try, Wish, last_failure};
 
 /// The conf of http{}.
@@ -48,17 +47,20 @@ impl Balancer for Http {
         let own = chosen.peers();
         kept.current.replace(chosen);
         let asked = kept.asked.borrow();
-        let mut timeouts = asked.timeouts;
+        let (more, mut timeouts) = match asked.as_deref() {
+            Some(asked) => (asked.more, asked.timeouts),
+            None => (None, [None; 3]),
+        };
         if timeouts.contains(&None) {
             let configured = conf.timeouts_of(request)?;
             for (timeout, configured) in timeouts.iter_mut().zip(configured) {
                 *timeout = timeout.or(configured);
             }
         }
-        Some(Begin { chosen: own, wish: Wish { total: conf.tries, more: asked.more }, timeouts })
+        Some(Begin { chosen: own, wish: Wish { total: conf.tries, more }, timeouts })
     }
 
-    fn pick(request: &Request<'_>, conf: &Server) -> Option<Rc<Peer>> {
+    fn pick(request: &Request<'_>, conf: &Server) -> Option<Rc<Target>> {
         let kept = &context::<Http>(request)?.upstream;
         kept.current.try_borrow_mut().ok()?.next(conf.upstream.policy)
     }
@@ -67,7 +69,7 @@ impl Balancer for Http {
         let current = context::<Http>(request).map(|context| context.upstream.current.try_borrow());
         if let Some(Ok(choice)) = current {
             if let Some(peer) = choice.ended(conf.upstream.policy, failed) {
-                let news = format_args!("cc: upstream peer {} temporarily disabled", peer.address);
+                let news = format_args!("cc: upstream peer {peer} temporarily disabled");
                 request.log(Level::Warn, news);
             }
         }
@@ -76,7 +78,7 @@ impl Balancer for Http {
 
 /// What the request goes to: Lua's word, then the directive's. None once the reason was logged.
 fn choose(request: &Request<'_>, conf: &Conf, kept: &Kept, name: &[u8]) -> Option<Choice> {
-    if let Some(peers) = &kept.asked.borrow().peers {
+    if let Some(peers) = kept.asked.borrow().as_ref().and_then(|asked| asked.peers.as_ref()) {
         return Some(Choice::list(peers.clone()));
     }
     match &conf.source {

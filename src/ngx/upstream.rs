@@ -9,6 +9,7 @@ mod conf;
 mod layer;
 mod method;
 mod peer;
+mod target;
 
 use std::cell::{Cell, RefCell};
 use std::ptr;
@@ -18,11 +19,12 @@ use ngx::ffi;
 
 use crate::ngx::http::HttpModule;
 use crate::ngx::request::Request;
-use crate::proto::upstream::address::Peer;
 use crate::proto::upstream::tries::{End, Try, Wish};
 
 pub use conf::{ask, below_keepalive, finish, limit, proxies};
 use layer::Run;
+use smallvec::SmallVec;
+pub use target::{Target, Targets};
 
 /// A module that balances http upstreams.
 pub trait Balancer: HttpModule {
@@ -36,7 +38,7 @@ pub trait Balancer: HttpModule {
     fn begin(request: &Request<'_>, conf: &Self::Server, name: &[u8]) -> Option<Begin>;
 
     /// The next address, for a request that chose; None when no peer is live.
-    fn pick(request: &Request<'_>, conf: &Self::Server) -> Option<Rc<Peer>>;
+    fn pick(request: &Request<'_>, conf: &Self::Server) -> Option<Rc<Target>>;
 
     /// The peer that was picked last failed, or did not.
     fn ended(request: &Request<'_>, conf: &Self::Server, failed: bool);
@@ -75,19 +77,28 @@ pub struct Hooks {
 pub struct Slot {
     /// Of the upstream that the request is in, or was last.
     run: Cell<*mut Run>,
-    attempts: RefCell<Vec<Attempt>>,
+    /// The peer that was picked last.
+    picked: RefCell<Option<Rc<Target>>>,
+    /// Most requests have one.
+    attempts: RefCell<SmallVec<[Attempt; 1]>>,
 }
 
 impl Default for Slot {
     fn default() -> Self {
-        Slot { run: Cell::new(ptr::null_mut()), attempts: RefCell::default() }
+        Slot {
+            run: Cell::new(ptr::null_mut()),
+            picked: RefCell::default(),
+            attempts: RefCell::default(),
+        }
     }
 }
 
 /// A try as it is noted while it runs.
 struct Attempt {
-    /// In the request's pool, or the upstream's.
+    /// The method's, or the target's.
     name: *const ffi::ngx_str_t,
+    /// Held while the request lives: nginx, too, keeps the name.
+    _target: Option<Rc<Target>>,
     /// In r->upstream_states.
     state: Option<usize>,
     /// `proxy_next_upstream`.
@@ -105,7 +116,7 @@ impl Slot {
 
 impl Attempt {
     fn told(&self, request: &Request<'_>) -> Try {
-        // SAFETY: peer.rs takes names that live as long as the request.
+        // SAFETY: a target is held; a method's names live as long as the cycle or the request.
         let address = unsafe { self.name.as_ref() }
             .map_or_else(String::new, |name| String::from_utf8_lossy(name.as_bytes()).into_owned());
         // SAFETY: upstream_states is null or an array of ngx_http_upstream_state_t.

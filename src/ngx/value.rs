@@ -12,6 +12,8 @@ use crate::ngx::request::Request;
 #[derive(Clone, Copy)]
 pub struct Value {
     raw: *mut ffi::ngx_http_complex_value_t,
+    /// The variable that is all of it: read without a copy.
+    lone: Option<usize>,
 }
 
 impl Value {
@@ -43,7 +45,7 @@ impl Value {
             if ffi::ngx_http_compile_complex_value(&mut compile) != ffi::NGX_OK as ffi::ngx_int_t {
                 return Err(ConfError::Logged);
             }
-            Ok(Value { raw })
+            Ok(Value { raw, lone: lone(cf, text)? })
         }
     }
 
@@ -54,8 +56,20 @@ impl Value {
         value.lengths.is_null().then(|| value.value.as_bytes())
     }
 
-    /// The text for `request`; None when memory ran out.
+    /// The text for `request`; None when memory ran out or a variable failed.
     pub fn of_request<'r>(&self, request: &'r Request<'_>) -> Option<&'r [u8]> {
+        if let Some(index) = self.lone {
+            // SAFETY: a live request, an index of this configuration; the text lives in the
+            // request's pool or longer.
+            return unsafe {
+                let value = ffi::ngx_http_get_flushed_variable(request.as_raw(), index);
+                let value = value.as_ref()?;
+                if value.not_found() != 0 || value.len() == 0 {
+                    return Some(&[]);
+                }
+                Some(std::slice::from_raw_parts(value.data, value.len() as usize))
+            };
+        }
         let mut text = borrowed(b"");
         // SAFETY: a live request; the result lies in the cycle's or the request's pool.
         unsafe {
@@ -69,4 +83,18 @@ impl Value {
             Some(std::slice::from_raw_parts(text.data, text.len))
         }
     }
+}
+
+/// The index of the variable where `text` is just `$name`.
+fn lone(cf: &Conf<'_>, text: &[u8]) -> Result<Option<usize>, ConfError> {
+    let Some((b'$', name)) = text.split_first() else { return Ok(None) };
+    let word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+    // $1 and its kin, with whatever follows, are captures
+    if name.first().is_none_or(u8::is_ascii_digit) || !name.iter().all(word) {
+        return Ok(None);
+    }
+    let mut name = borrowed(name);
+    // SAFETY: cf is the running callback's conf; nginx copies the name.
+    let index = unsafe { ffi::ngx_http_get_variable_index(cf.as_raw(), &mut name) };
+    usize::try_from(index).map(Some).map_err(|_| ConfError::Logged)
 }

@@ -6,7 +6,7 @@ use crate::modules::http::Http;
 use crate::ngx::http::context;
 use crate::ngx::lua::{Address, Out, Text, exported};
 use crate::ngx::request::Request;
-use crate::ngx::upstream;
+use crate::ngx::upstream::{self, Target};
 use crate::proto::upstream::address::{self, Beside};
 use crate::proto::upstream::tries::{State, Wish};
 
@@ -44,6 +44,7 @@ exported! {
     fn ngx_cc_balancer_add(request: Address, first: i32, host: Text, len: usize, has_port: i32, port: i32) -> i32, BUG, {
         with(&request, |_, kept| {
             let Ok(mut asked) = kept.asked.try_borrow_mut() else { return BUG };
+            let asked = asked.get_or_insert_default();
             if first != 0 {
                 asked.pending.clear();
             }
@@ -62,8 +63,9 @@ exported! {
     fn ngx_cc_balancer_commit(request: Address) -> i32, BUG, {
         with(&request, |_, kept| {
             let Ok(mut asked) = kept.asked.try_borrow_mut() else { return BUG };
+            let asked = asked.get_or_insert_default();
             let peers = std::mem::take(&mut asked.pending);
-            asked.peers = Some(address::shared(peers));
+            asked.peers = Some(Target::all(&peers));
             OK
         })
     }
@@ -73,6 +75,7 @@ exported! {
     fn ngx_cc_balancer_more_tries(request: Address, more: u32) -> i32, BUG, {
         with(&request, |request, kept| {
             let Ok(mut asked) = kept.asked.try_borrow_mut() else { return BUG };
+            let asked = asked.get_or_insert_default();
             asked.more = Some(more as usize);
             let proxies = request.main::<Http>().map_or(&[][..], |main| &main.upstream.proxies);
             let found = upstream::limit::<Http>(request, proxies);
@@ -89,6 +92,7 @@ exported! {
     fn ngx_cc_balancer_timeouts(request: Address, connect: i32, send: i32, read: i32) -> i32, BUG, {
         with(&request, |_, kept| {
             let Ok(mut asked) = kept.asked.try_borrow_mut() else { return BUG };
+            let asked = asked.get_or_insert_default();
             for (timeout, ms) in asked.timeouts.iter_mut().zip([connect, send, read]) {
                 if let Ok(ms @ 1..) = usize::try_from(ms) {
                     *timeout = Some(ms);

@@ -9,11 +9,12 @@ use std::rc::Rc;
 use crate::modules::core::Core;
 use crate::modules::listen;
 use crate::ngx::module::core_conf;
+use crate::ngx::upstream::{Target, Targets};
 use crate::ngx::{cycle, socket};
 use crate::proto::cluster::membership::standing::Health;
 use crate::proto::ipc::WorkerId;
 use crate::proto::listen::Address;
-use crate::proto::upstream::address::{self, AddressError, Beside, Peer, Peers};
+use crate::proto::upstream::address::{self, AddressError, Beside};
 use crate::proto::upstream::failures::Policy;
 use crate::proto::upstream::rendezvous::{heaviest, number};
 use crate::shm::failures::Failures;
@@ -22,22 +23,23 @@ use crate::shm::slots::State;
 /// How old a list may be, milliseconds.
 const FRESH: usize = 20;
 /// Lists from variables that are kept, and the longest of them, bytes.
-const LISTS_MAX: usize = 1024;
+const LISTS_MAX: usize = 256;
 const LIST_MAX: usize = 1024;
 /// Channels whose lists are kept.
 const CHANNELS_MAX: usize = 64;
 
-/// Peers, each with its number in the hash.
+/// Targets, each with its number in the hash.
 #[derive(Default)]
 pub struct Candidates {
-    peers: Vec<Rc<Peer>>,
+    peers: Vec<Rc<Target>>,
     numbers: Vec<u64>,
 }
 
 impl Candidates {
-    fn push(&mut self, name: &[u8], address: Address) {
+    fn push(&mut self, name: &[u8], address: &Address) {
+        let Some(target) = Target::new(address) else { return };
         self.numbers.push(number(name));
-        self.peers.push(Rc::new(address.into()));
+        self.peers.push(target);
     }
 
     /// How many there are.
@@ -46,12 +48,12 @@ impl Candidates {
     }
 
     /// The peer at a place.
-    pub fn get(&self, place: usize) -> Option<&Peer> {
+    pub fn get(&self, place: usize) -> Option<&Target> {
         self.peers.get(place).map(Rc::as_ref)
     }
 
     /// The same, to be kept.
-    pub fn peer(&self, place: usize) -> Option<Rc<Peer>> {
+    pub fn peer(&self, place: usize) -> Option<Rc<Target>> {
         self.peers.get(place).cloned()
     }
 
@@ -116,24 +118,28 @@ fn fresh(kept: Option<&Kept>) -> Option<Rc<Candidates>> {
     (cycle::milliseconds().wrapping_sub(*made) < FRESH).then(|| candidates.clone())
 }
 
-/// The peers of a list; requests of one worker that have the same list share them.
-pub fn listed(list: &[u8]) -> Result<Peers, (&[u8], AddressError)> {
+/// The peers of a list. Requests of one worker that have the same list share them.
+pub fn listed(list: &[u8]) -> Result<Targets, (&[u8], AddressError)> {
+    type Kept = Option<(Box<[u8]>, Targets)>;
     thread_local! {
-        static LISTS: RefCell<HashMap<Box<[u8]>, Peers>> = RefCell::default();
+        // each list has one place, which it may have to leave to another
+        static LISTS: RefCell<Vec<Kept>> = const { RefCell::new(Vec::new()) };
     }
-    LISTS.with_borrow_mut(|kept| {
-        if let Some(peers) = kept.get(list) {
-            return Ok(peers.clone());
+    LISTS.with_borrow_mut(|lists| {
+        if lists.is_empty() {
+            lists.resize(LISTS_MAX, None);
         }
-        let peers = address::shared(address::list(list)?);
-        if list.len() <= LIST_MAX {
-            // lists may come with requests
-            if kept.len() >= LISTS_MAX {
-                kept.clear();
+        let place = lists.get_mut(number(list) as usize % LISTS_MAX);
+        if let Some(Some((text, targets))) = place.as_deref() {
+            if **text == *list {
+                return Ok(targets.clone());
             }
-            kept.insert(list.into(), peers.clone());
         }
-        Ok(peers)
+        let targets = Target::all(&address::list(list)?);
+        if let Some(place) = place.filter(|_| list.len() <= LIST_MAX) {
+            *place = Some((list.into(), targets.clone()));
+        }
+        Ok(targets)
     })
 }
 
@@ -171,7 +177,7 @@ fn look_up_workers() -> Option<Candidates> {
     let mut candidates = Candidates::default();
     for WorkerId(id) in workers {
         if let Some(address) = listen::worker_address(usize::from(id)) {
-            candidates.push(format!("worker {id}").as_bytes(), address);
+            candidates.push(format!("worker {id}").as_bytes(), &address);
         }
     }
     Some(candidates)
@@ -186,7 +192,7 @@ pub fn clients(channel: &str) -> Rc<Candidates> {
         fresh(kept.get(channel)).unwrap_or_else(|| {
             let mut candidates = Candidates::default();
             for client in live_clients(channel) {
-                candidates.push(client.to_string().as_bytes(), client);
+                candidates.push(client.to_string().as_bytes(), &client);
             }
             let candidates = Rc::new(candidates);
             // the name may come with a request

@@ -4,9 +4,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::candidates::{self, Candidates};
-use crate::ngx::upstream::Slot;
+use crate::ngx::upstream::{Slot, Target, Targets};
 use crate::proto::listen::Address;
-use crate::proto::upstream::address::{Peer, Peers};
 use crate::proto::upstream::failures::Policy;
 use crate::proto::upstream::rendezvous;
 use crate::proto::upstream::tries::Try;
@@ -17,7 +16,7 @@ pub struct Kept {
     /// The hooks' part.
     pub slot: Slot,
     /// What Lua asked for; holds for every upstream of the request that comes later.
-    pub asked: RefCell<Asked>,
+    pub asked: RefCell<Option<Box<Asked>>>,
     /// In the upstream that the request is in.
     pub current: RefCell<Choice>,
     /// What Lua is being told.
@@ -30,7 +29,7 @@ pub struct Asked {
     /// Being listed.
     pub pending: Vec<Address>,
     /// The peers, in turn.
-    pub peers: Option<Peers>,
+    pub peers: Option<Targets>,
     /// More tries.
     pub more: Option<usize>,
     /// Milliseconds to connect, send, read.
@@ -46,7 +45,7 @@ pub enum Choice {
     /// To these in turn.
     List {
         /// Not empty.
-        peers: Peers,
+        peers: Targets,
         /// How many were given out.
         given: usize,
     },
@@ -65,7 +64,7 @@ pub enum Choice {
 
 impl Choice {
     /// Of a list.
-    pub fn list(peers: Peers) -> Choice {
+    pub fn list(peers: Targets) -> Choice {
         Choice::List { peers, given: 0 }
     }
 
@@ -85,7 +84,7 @@ impl Choice {
     }
 
     /// The next address; None when no peer is live.
-    pub fn next(&mut self, policy: Policy) -> Option<Rc<Peer>> {
+    pub fn next(&mut self, policy: Policy) -> Option<Rc<Target>> {
         match self {
             Choice::Method => None,
             Choice::List { peers, given } => {
@@ -112,7 +111,7 @@ impl Choice {
 
     /// The peer that was given out last failed or did well; its address when it counts as failed
     /// from now on.
-    pub fn ended(&self, policy: Policy, failed: bool) -> Option<&Peer> {
+    pub fn ended(&self, policy: Policy, failed: bool) -> Option<&Target> {
         let Choice::Hashed { upstream, peers, tried, .. } = self else { return None };
         let place = *tried.last()?;
         let news = candidates::ended(peers.failure_key(*upstream, place), policy, failed);

@@ -5,9 +5,9 @@ use super::refuse;
 use crate::modules::http::Http;
 use crate::ngx::conf::{self, ConfError, ConfResult, Line, shown};
 use crate::ngx::request::Request;
-use crate::ngx::upstream::{self, Hooks};
+use crate::ngx::upstream::{self, Hooks, Target, Targets};
 use crate::ngx::value::Value;
-use crate::proto::upstream::address::{self, Peers};
+use crate::proto::upstream::address;
 use crate::proto::upstream::failures::{FAIL_TIMEOUT_MAX, Policy};
 use crate::proto::upstream::tries::TRIES_MAX;
 
@@ -19,7 +19,7 @@ pub enum Source {
     /// Of each request, with the directive's word.
     Listed(Value, String),
     /// The same for all.
-    Fixed(Peers),
+    Fixed(Targets),
     /// This node's workers.
     Workers {
         /// None: by turns.
@@ -122,7 +122,7 @@ fn listed(cf: &conf::Conf<'_>, words: &[Vec<u8>]) -> Result<Source, ConfError> {
         Ok(peers) if peers.is_empty() => {
             Err(ConfError::Message(format!("no peer in \"cc_balancer\" \"{}\"", shown(&text))))
         }
-        Ok(peers) => Ok(Source::Fixed(address::shared(peers))),
+        Ok(peers) => Ok(Source::Fixed(Target::all(&peers))),
         Err((word, error)) => {
             let word = shown(word);
             Err(ConfError::Message(format!("{error} in peer \"{word}\" of \"cc_balancer\"")))

@@ -7,7 +7,6 @@ use std::{mem, ptr};
 
 use ngx::ffi;
 
-use super::method::Picked;
 use crate::proto::upstream::tries::Wish;
 
 pub(super) type Upstream = ffi::ngx_http_upstream_srv_conf_t;
@@ -31,8 +30,6 @@ pub struct Run {
     pub(super) method: Cell<Below>,
     /// The location's conf, and the one with this request's timeouts.
     pub(super) confs: Cell<Option<[*mut ffi::ngx_http_upstream_conf_t; 2]>>,
-    /// The peer that was picked last.
-    pub(super) peer: Cell<*mut Picked>,
     /// Its kept connection turned out to be broken.
     pub(super) stale: Cell<bool>,
     /// How many tries were left after that; one more at the next is nginx's free retry.

@@ -2,22 +2,16 @@
 //! method's as often as was asked for.
 
 use std::ffi::c_void;
-use std::net::SocketAddr;
-use std::{mem, ptr};
+use std::ptr;
 
 use ngx::ffi;
-use nix::sys::socket::{SockaddrIn, SockaddrIn6, SockaddrLike, UnixAddr};
 
 use super::Balancer;
-use super::layer::{
-    BUSY, Below, ERROR, Inner, OK, PeerConnection, Run, Upstream, in_request, wrap,
-};
+use super::layer::{BUSY, Below, ERROR, Inner, OK, PeerConnection, Run, Upstream, wrap};
 use crate::ngx::guard::guard;
 use crate::ngx::http::{conf_of, context};
 use crate::ngx::log::Level;
 use crate::ngx::request::Request;
-use crate::proto::listen::Address;
-use crate::proto::upstream::address::Peer;
 
 /// peer.init of the inner layer: the kept connections, or the outer layer, call it in the method's
 /// place.
@@ -89,19 +83,18 @@ unsafe extern "C" fn inner_get<M: Balancer>(
         let pc = unsafe { &mut *pc };
         pc.set_cached(0);
         pc.connection = ptr::null_mut();
-        if !run.again.get() || run.peer.get().is_null() {
-            let Some(peer) = conf.and_then(|conf| M::pick(&request, conf)) else {
-                // SAFETY: the upstream lives as long as the cycle.
-                pc.name = unsafe { &raw mut (*run.upstream).host };
-                return BUSY;
-            };
-            run.peer.set(Picked::of(&request, &peer));
+        let Some(slot) = context::<M>(&request).map(M::slot) else { return ERROR };
+        let Ok(mut picked) = slot.picked.try_borrow_mut() else { return ERROR };
+        if !run.again.get() || picked.is_none() {
+            *picked = conf.and_then(|conf| M::pick(&request, conf));
         }
-        // SAFETY: null or made above, in the request's pool.
-        let Some(peer) = (unsafe { run.peer.get().as_mut() }) else { return ERROR };
-        pc.sockaddr = (&raw mut peer.sockaddr).cast();
-        pc.socklen = peer.socklen;
-        pc.name = &raw mut peer.name;
+        let Some(target) = picked.as_ref() else {
+            // SAFETY: the upstream lives as long as the cycle.
+            pc.name = unsafe { &raw mut (*run.upstream).host };
+            return BUSY;
+        };
+        // the slot holds it now, and the attempt as long as the request lives
+        target.give(pc);
         OK
     })
 }
@@ -161,42 +154,4 @@ unsafe extern "C" fn inner_free<M: Balancer>(
         // SAFETY: as in get.
         unsafe { (*pc).tries = left };
     });
-}
-
-/// A picked address as nginx wants it, in the request's pool.
-pub(super) struct Picked {
-    name: ffi::ngx_str_t,
-    socklen: ffi::socklen_t,
-    sockaddr: libc::sockaddr_storage,
-}
-
-impl Picked {
-    /// Null when memory ran out.
-    fn of(request: &Request<'_>, peer: &Peer) -> *mut Picked {
-        let Some(name) = request.copied(&peer.text) else { return ptr::null_mut() };
-        // SAFETY: all-zero is a sockaddr_storage.
-        let mut picked = Picked { name, socklen: 0, sockaddr: unsafe { mem::zeroed() } };
-        let copied = match &peer.address {
-            Address::Inet(SocketAddr::V4(v4)) => picked.set(&SockaddrIn::from(*v4)),
-            Address::Inet(SocketAddr::V6(v6)) => picked.set(&SockaddrIn6::from(*v6)),
-            Address::Unix(path) => {
-                UnixAddr::new(path.as_slice()).is_ok_and(|unix| picked.set(&unix))
-            }
-        };
-        if copied { in_request(request.as_raw(), picked) } else { ptr::null_mut() }
-    }
-
-    fn set(&mut self, address: &impl SockaddrLike) -> bool {
-        let len = address.len() as usize;
-        if len > size_of_val(&self.sockaddr) {
-            return false;
-        }
-        // SAFETY: the address has that many bytes, and there is room for them.
-        unsafe {
-            let to = (&raw mut self.sockaddr).cast::<u8>();
-            ptr::copy_nonoverlapping(address.as_ptr().cast::<u8>(), to, len);
-        }
-        self.socklen = address.len();
-        true
-    }
 }

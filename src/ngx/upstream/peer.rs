@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::ffi::c_void;
+use std::rc::Rc;
 use std::{mem, ptr};
 
 use ngx::ffi;
@@ -10,7 +11,7 @@ use ngx::ffi;
 use super::layer::{
     BUSY, Below, DONE, ERROR, OK, Outer, PeerConnection, Run, Upstream, in_request, wrap,
 };
-use super::{Attempt, Balancer};
+use super::{Attempt, Balancer, Target};
 use crate::ngx::guard::guard;
 use crate::ngx::http::{conf_of, context};
 use crate::ngx::request::Request;
@@ -38,7 +39,6 @@ pub(super) unsafe extern "C" fn begin<M: Balancer>(
             below: Cell::new(Below::NOTHING),
             method: Cell::new(Below::NOTHING),
             confs: Cell::new(None),
-            peer: Cell::new(ptr::null_mut()),
             stale: Cell::new(false),
             left: Cell::new(None),
             again: Cell::new(false),
@@ -50,6 +50,7 @@ pub(super) unsafe extern "C" fn begin<M: Balancer>(
             return ERROR;
         }
         M::slot(kept).run.set(run);
+        M::slot(kept).picked.take();
         let Some(outer) = M::hooks(conf).outer.get() else { return ERROR };
         // SAFETY: what nginx would have called without us.
         let result = unsafe { outer(r, us) };
@@ -117,7 +118,8 @@ unsafe extern "C" fn get<M: Balancer>(
         // SAFETY: a live request.
         let request = unsafe { Request::from_raw(run.request) };
         if let Some(kept) = context::<M>(&request) {
-            let attempt = Attempt::begun(run, peer, result);
+            let picked = M::slot(kept).picked.try_borrow().ok().and_then(|picked| picked.clone());
+            let attempt = Attempt::begun(run, peer, result, picked);
             if let Ok(mut attempts) = M::slot(kept).attempts.try_borrow_mut() {
                 attempts.push(attempt);
             }
@@ -148,7 +150,12 @@ fn close_kept(pc: &mut PeerConnection) {
 }
 
 impl Attempt {
-    fn begun(run: &Run, pc: &PeerConnection, result: ffi::ngx_int_t) -> Attempt {
+    fn begun(
+        run: &Run,
+        pc: &PeerConnection,
+        result: ffi::ngx_int_t,
+        target: Option<Rc<Target>>,
+    ) -> Attempt {
         // SAFETY: ngx_http_upstream_connect has pushed this try's state; conf is the upstream
         // request's, and host that of the upstream{}.
         unsafe {
@@ -157,7 +164,13 @@ impl Attempt {
             let state = states.and_then(|states| states.nelts.checked_sub(1));
             let name = if pc.name.is_null() { &raw const (*run.upstream).host } else { pc.name };
             let end = (result == BUSY || result == ERROR).then_some(End::Failed);
-            Attempt { name, state, listed: (*(*r.upstream).conf).next_upstream, end }
+            Attempt {
+                name,
+                _target: target,
+                state,
+                listed: (*(*r.upstream).conf).next_upstream,
+                end,
+            }
         }
     }
 }

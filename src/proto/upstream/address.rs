@@ -2,34 +2,10 @@
 //! here ever waits for a resolver.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::rc::Rc;
 
 use thiserror::Error;
 
 use crate::proto::listen::{Address, SUN_PATH};
-
-/// An address with its text: neither is made anew for each request.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Peer {
-    /// Where it is.
-    pub address: Address,
-    /// As nginx writes it.
-    pub text: Vec<u8>,
-}
-
-impl From<Address> for Peer {
-    fn from(address: Address) -> Peer {
-        Peer { text: address.text(), address }
-    }
-}
-
-/// Peers in an order, shared by those who read them.
-pub type Peers = Rc<[Rc<Peer>]>;
-
-/// Of these addresses.
-pub fn shared(addresses: Vec<Address>) -> Peers {
-    addresses.into_iter().map(|address| Rc::new(Peer::from(address))).collect()
-}
 
 /// Why a text is no address of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
