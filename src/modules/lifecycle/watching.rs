@@ -174,13 +174,14 @@ impl Own {
             .map(|(number, _)| *number)
             .collect();
         let mut ended = std::mem::take(&mut self.others.ended);
-        for Other { slot, member, .. } in lost.iter().filter_map(|n| self.others.watched.remove(n))
-        {
-            ended.push(Ended { slot, member, status: None, patient: false });
-        }
         ended.retain(|ended| !self.bury(ended));
         ended.iter_mut().for_each(|ended| ended.patient = false);
         self.others.ended = ended;
+        for number in lost {
+            if let Some(Other { slot, member, .. }) = self.others.watched.remove(&number) {
+                self.ended(slot, member, None);
+            }
+        }
         self.schedule();
         self.wake();
     }
