@@ -17,6 +17,12 @@ for my $name (@confs) {
     # the line is right from the file's own folder, which is another one here
     my $up = '../' x (() = $name =~ m{/}g);
     $text =~ s{^include \Q$up\Eobjs/modules\.conf;}{$load}m or fail "$name: no include of the modules";
+    # so are what it includes, and the secret that make demo writes
+    for my $part (glob "$root/$name" =~ s{[^/]+$}{shared/*.conf}r) {
+        my $shared = CC::Proc::slurp($part) =~ s{(?<=cc_secret_file )\S+;}{secret;}r;
+        $s->write('conf/shared/' . $part =~ s{.*/}{}r, $shared);
+    }
+    $s->write('conf/secret', 's' x 64);
     my $file = $s->write('conf/nginx.conf', $text);
     my ($code, $output) = $s->nginx('-t', '-c', $file);
     is $code, 0, "$name passes nginx -t" or diag $output;

@@ -26,6 +26,12 @@ sub try_start ($self, @new) {
         $self->{early_log} ? ('-e', $self->{log}) : (), '-c', $self->{file});
     return ($rc, $out) if $rc;
 
+    return $self->adopt($out);
+}
+
+# Takes an nginx that was started otherwise, with this one's prefix, for its own: waits until it is
+# up, and ends it with the rest. The answer is try_start's.
+sub adopt ($self, $out = '') {
     my $pid = until_true(sub { $self->pid_in_file }, $self->{timeout})
         or return (-2, "$out\nno pid file came");
     # Debian's nginx writes the pid file before the child calls setsid
