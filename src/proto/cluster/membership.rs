@@ -120,7 +120,7 @@ impl Times {
             patience: 1500,
             backoff: 250,
             backoff_max: 8000,
-            failback: 60_000,
+            failback: (heartbeat * 30).min(60_000),
             avoid: (heartbeat * 5).max(5000),
             transfer: (heartbeat * 5).max(5000),
         }
