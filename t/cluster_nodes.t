@@ -155,5 +155,13 @@ for my $what (qw(transferServer=127.0.0.1:1 reportHubPort=1 reportClient=1 heart
 }
 ok $root->wait_log(qr/\[warn\] .*cc: transferServer: 403, no proof of who asks/), 'and a line in the log';
 
+# -- another configuration
+my $channels = 'cc_channel test heartbeat=500ms; cc_channel kada;';
+ok $e->reload(http => "$channels cc_super ${\name($c)};"), 'a reload with another super';
+becomes($root, { name($bb) => { name($d) => {} }, name($c) => { name($e) => {} } }, 'moves the node');
+ok $e->reload(http => $channels), 'a reload without';
+becomes($root, { name($bb) => { name($d) => {} }, name($c) => {} }, 'makes it a root');
+ok !exists stat_of($e)->{super}, '... by its own word, too';
+
 $_->log_is_clean(qr/exited on signal 9/, qr/connect\(\) failed/) for $root, $bb, $c, $d, $e;
 done_testing;

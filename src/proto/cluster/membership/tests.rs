@@ -583,3 +583,23 @@ proptest! {
         prop_assert!(waiting.is_empty(), "{:?} still wait", waiting);
     }
 }
+
+#[test]
+fn another_list_of_supers_counts_at_once_after_a_restore() {
+    let above = Super { address: ROOT.into(), epoch: 3, index: Some(0) };
+    let listed = super::fingerprint(&[ROOT.to_string()]);
+    let standing =
+        Standing { place: Place::Joined, above: Some(above), listed, ..Standing::default() };
+    let snapshot = Snapshot { standing, clients: Vec::new() };
+    let asks = |supers: Vec<String>| {
+        let mut node =
+            Membership::restore(Config::new(ME, 50, supers), 1, 1000, allow(), snapshot.clone());
+        node.wake(1000);
+        calls(&mut node).into_iter().map(|(_, to, message)| (to, message)).collect::<Vec<_>>()
+    };
+    let joins = |asked: &[(String, Request)], whom: &str| {
+        asked.iter().any(|(to, message)| to == whom && matches!(message, Request::Join { .. }))
+    };
+    assert!(joins(&asks(vec!["10.0.0.8:80".into()]), "10.0.0.8:80"));
+    assert!(!joins(&asks(vec![ROOT.into()]), ROOT));
+}
