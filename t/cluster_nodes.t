@@ -157,7 +157,7 @@ ok $root->wait_log(qr/\[warn\] .*cc: transferServer: 403, no proof of who asks/)
 
 # -- another configuration
 my $channels = 'cc_channel test heartbeat=500ms; cc_channel kada;';
-ok $e->reload(http => "$channels cc_super ${\name($c)};"), 'a reload with another super';
+ok $e->quit && $e->start(http => "$channels cc_super ${\name($c)};"), 'a start with another super';
 becomes($root, { name($bb) => { name($d) => {} }, name($c) => { name($e) => {} } }, 'moves the node');
 ok $e->reload(http => $channels), 'a reload without';
 becomes($root, { name($bb) => { name($d) => {} }, name($c) => {} }, 'makes it a root');

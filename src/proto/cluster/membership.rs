@@ -249,12 +249,7 @@ impl Membership {
         }
         node.restore_clients(now, clients, standing.moving);
         match standing.above {
-            Some(above) => {
-                node.restore_bond(now, above);
-                if changed {
-                    node.seek(now); // other supers are configured, as with set_supers
-                }
-            }
+            Some(above) => node.restore_bond(now, above),
             None => node.seek(now),
         }
         if let Some(to) = standing.pending.filter(|_| !changed) {
