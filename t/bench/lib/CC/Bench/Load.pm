@@ -16,8 +16,12 @@ sub driver () {
 }
 
 sub run ($nginx, $case, $args) {
+    return at($nginx->port, '/run', $case->{connections}, $args->{seconds});
+}
+
+sub at ($port, $path, $connections, $seconds) {
     my $run = driver() eq 'wrk' ? \&by_wrk : \&by_perl;
-    return $run->($nginx->port, '/run', $case->{connections}, $args->{seconds});
+    return $run->($port, $path, $connections, $seconds);
 }
 
 # Seconds that a flood takes to be at its rate, and lasts beyond the requests.
@@ -76,7 +80,7 @@ sub beside_a_busy_process ($do) {
 sub by_wrk ($port, $path, $connections, $seconds) {
     # whole seconds are all it knows
     my $whole = int $seconds < 1 ? 1 : $seconds;
-    my $out = qx(wrk -t1 -c$connections -d${whole}s --latency http://127.0.0.1:$port$path 2>&1);
+    my $out = qx(wrk -t1 -c$connections -d${whole}s --latency 'http://127.0.0.1:$port$path' 2>&1);
     my ($rate) = $out =~ m{^Requests/sec:\s+([\d.]+)}m or return { error => "wrk says: $out" };
     return { error => "not all answered: $1" } if $out =~ /^\s*((?:Non-2xx|Socket errors).*)$/m;
     return { error => 'no answers' } if $rate == 0;
@@ -100,7 +104,7 @@ sub by_perl ($port, $path, $connections, $seconds) {
     }
     while (time < $began + $seconds) {
         for my $sock ($select->can_read(1)) {
-            # an answer without a body comes whole
+            # a short answer comes whole
             sysread $sock, my $answer, 4096 or return { error => 'a connection was closed' };
             return { error => 'not all answered' } if $answer !~ m{^HTTP/1.1 200 };
             push @took, time - $since{$sock};

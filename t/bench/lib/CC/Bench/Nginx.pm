@@ -48,6 +48,7 @@ CONF
 }
 
 sub server ($self) { $self->{server} }
+sub peer ($self)   { $self->{peer} }
 sub port ($self)   { $self->{server}->port }
 sub port_of ($self, $worker) { $self->{server}->port(1 + $worker) }
 

@@ -5,6 +5,7 @@ package CC::Bench::Rounds;
 
 use v5.36;
 use CC::Bench::Balance;
+use CC::Bench::Cluster;
 use CC::Bench::Floor;
 use CC::Bench::Hurt;
 use CC::Bench::Load;
@@ -14,6 +15,7 @@ my %RUN = (
     request => sub ($nginx, $case, $args) { $nginx->run($args) },
     load    => \&CC::Bench::Load::run,
     proxied => \&CC::Bench::Balance::run,
+    cluster => \&CC::Bench::Cluster::run,
     flooded => \&CC::Bench::Load::flooded,
     stopped => \&CC::Bench::Hurt::stopped,
     reload  => \&CC::Bench::Hurt::reload,

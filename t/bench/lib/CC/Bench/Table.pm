@@ -80,6 +80,7 @@ sub markdown ($work, $peers, $result) {
     my @head = ('', '', @names, map { "$_->[0] / $_->[1]" } @pairs);
     my $text = "## $work->{title}\n\n" . aligned(\@head, [ map { '---' } @head ], @rows);
     $text .= "\n" . join '', map { '[' . ($_ + 1) . "] $notes[$_]\n" } 0 .. $#notes if @notes;
+    $text .= "\n$work->{note}\n" if $work->{note};
     $text .= "\n~ cut short: it would have taken too long\n" if $text =~ /~/;
     return $text;
 }

@@ -10,10 +10,12 @@ package CC::Bench::Works;
 #   ratios   pairs of others whose ratio is
 #   lua      its file, where another work's name is that
 #   peers    who takes part, where these are not the buses
+#   note     what stands below the table
 #   by       how it is run where a request alone does not do it
 
 use v5.36;
 use CC::Bench::Balance ();
+use CC::Bench::Cluster ();
 
 # Polling without a pause by more workers than cores measures the scheduler.
 my $ALL       = [qw(ours lua_ipc list events)];
@@ -115,6 +117,33 @@ sub balance ($quick) {
     };
 }
 
+my @REQUESTS = ($RATE->('req/s'), [ us => 'us of all processors per request', 'plain' ],
+    [ p50 => 'p50 us', 'plain' ], [ p99 => 'p99 us', 'plain' ]);
+
+sub connections ($quick) {
+    return [ map { +{ name => "c = $_", connections => $_, args => {}, kinds => [qw(ours cluster)] } }
+        $quick ? 8 : (1, 8, 32) ];
+}
+
+sub cluster ($quick) {
+    return {
+        name => 'cluster', title => 'A cast: request -> all 4 workers have answered one', workers => 4, by => 'cluster',
+        peers   => \&CC::Bench::Cluster::casts, against => [], ratios => [ CC::Bench::Cluster::cast_ratios() ],
+        metrics => \@REQUESTS, cases => connections($quick),
+        note    => 'To reach in req/s: cast over the rings 0.5 x `return 200` and, at c = 1 / 8 / 32, 7 / 14 / 17 x capture_multi; '
+            . 'cast over HTTP 2.5 x capture_multi, 1.3 x the same over kept connections; route.cc 2 x and 1.1 x.',
+    };
+}
+
+sub hub ($quick) {
+    return {
+        name => 'hub', title => 'A request that has to go to the router', workers => 4, by => 'cluster',
+        peers   => \&CC::Bench::Cluster::hubs, against => [ 'proxy_pass, kept' ],
+        metrics => \@REQUESTS, cases => connections($quick),
+        note    => 'To reach: a p50 under 1.5 x that of one hop by proxy_pass over kept connections.',
+    };
+}
+
 # lua/works/flood.lua with requests beside it.
 sub flooded ($quick) {
     return {
@@ -155,12 +184,13 @@ sub reload ($quick) {
     };
 }
 
-sub names () { qw(flood pingpong broadcast rounds call gather flooded balance stopped reload) }
+sub names () { qw(flood pingpong broadcast rounds call gather cluster hub flooded balance stopped reload) }
 
 # Works by name, or all.
 sub list ($quick, @names) {
     my %work = map { $_->{name} => $_ } map { $_->($quick) }
-        \&flood, \&pingpong, \&broadcast, \&rounds, \&call, \&gather, \&flooded, \&balance, \&stopped, \&reload;
+        \&flood, \&pingpong, \&broadcast, \&rounds, \&call, \&gather, \&cluster, \&hub,
+        \&flooded, \&balance, \&stopped, \&reload;
     return map { $work{$_} // die "no work '$_'; there are: @{[ names() ]}\n" }
         @names ? @names : names();
 }
