@@ -166,11 +166,15 @@ impl Membership {
         let Join { id, epoch, to, .. } = join;
         let path = self.path();
         let known = self.clients.get(id).map(|kid| kid.client.epoch);
+        // a router that goes on from the one before learns by its first heartbeat who is above
+        let blind = matches!(&self.state, State::Joined(bond) if bond.path.is_empty());
         if matches!(self.state, State::Left) {
             Err(Reason::Leaving)
         } else if path.contains(id) || *to == *id || (self.asks(id) && *id > self.config.me) {
             // where two ask each other at once, the one with the higher name is the super
             Err(Reason::Loop)
+        } else if blind && known.is_none() {
+            Err(Reason::Busy)
         } else if id.len() > CLIENT_ADDRESS_MAX || !(self.allow)(id) {
             Err(Reason::NotAllowed)
         } else if known.is_some_and(|known| known > *epoch) {

@@ -248,7 +248,10 @@ impl Membership {
 
     fn nobody_left(&mut self, now: u64, reason: Reason) {
         self.give_up(reason);
-        self.plan_failback(now);
+        // a dial-back that reached a worker on its way out is as good as no answer
+        let passing = matches!(reason, Reason::Busy | Reason::DialBack);
+        let times = &self.config.times;
+        self.plan_failback(now, if passing { times.heartbeat } else { times.failback });
         if let State::Orphan { next, round } = &mut self.state {
             let times = &self.config.times;
             let wait = times.backoff.saturating_mul(1 << (*round).min(16)).min(times.backoff_max);
@@ -274,7 +277,7 @@ impl Membership {
             let configured = self.config.supers.first() == Some(&to);
             self.moved = (!configured).then(|| to.clone());
         }
-        self.plan_failback(now);
+        self.plan_failback(now, self.config.times.failback);
         self.refused = None;
         if old.is_some() || attempt.why == Why::Search {
             self.note(Note::Joined { to });
@@ -292,8 +295,7 @@ impl Membership {
         }
     }
 
-    fn plan_failback(&mut self, now: u64) {
-        let wait = self.config.times.failback;
+    fn plan_failback(&mut self, now: u64, wait: u64) {
         let wait = wait + self.random.below(wait / 4 + 1);
         let first = self.preferred().next().cloned();
         if let State::Joined(bond) = &mut self.state {

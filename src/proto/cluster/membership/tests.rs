@@ -603,3 +603,28 @@ fn another_list_of_supers_counts_at_once_after_a_restore() {
     assert!(joins(&asks(vec!["10.0.0.8:80".into()]), "10.0.0.8:80"));
     assert!(!joins(&asks(vec![ROOT.into()]), ROOT));
 }
+
+#[test]
+fn a_restored_node_takes_nobody_new_before_it_knows_who_is_above() {
+    let config = Config::new(ME, 50, vec![ROOT.into()]);
+    let above = Super { address: ROOT.into(), epoch: 7, index: Some(0) };
+    let standing = Standing { place: Place::Joined, above: Some(above), ..Standing::default() };
+    let kid = Client { address: CHILD.into(), epoch: 5, subtree: 1, ..Client::default() };
+    let snapshot = Snapshot { standing, clients: vec![kid] };
+    let mut node = Membership::restore(config, 1, 1000, allow(), snapshot);
+    const GRAND: &str = "10.0.0.8:80";
+    assert_eq!(ask(&mut node, 1000, join(GRAND, 5, 1)), Some(Answer::deny(Reason::Busy)));
+    // one that it had is asked back at once
+    assert_eq!(ask(&mut node, 1000, join(CHILD, 6, 1)), None);
+    node.wake(1000);
+    let beats = calls(&mut node);
+    let beat =
+        beats.iter().find(|(_, to, message)| to == ROOT && matches!(message, Request::Beat { .. }));
+    let path = Some(vec![GRAND.to_string(), ROOT.to_string()]);
+    node.answered(
+        1001,
+        beat.expect("a heartbeat").0,
+        Answer::Heard { id: ROOT.into(), epoch: 7, path },
+    );
+    assert_eq!(ask(&mut node, 1002, join(GRAND, 5, 2)), Some(Answer::deny(Reason::Loop)));
+}
