@@ -51,6 +51,11 @@ impl<'m, B: Bell> Bells<'m, B> {
         &self.bell
     }
 
+    /// The rings of the generation.
+    pub fn mesh(&self) -> Mesh<'m> {
+        self.mesh
+    }
+
     /// The writing end of the ring to worker `to`.
     pub fn writer(&self, to: usize) -> Option<Writer<'m, B>> {
         let producer = self.mesh.ring(self.me, to)?.producer();

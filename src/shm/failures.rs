@@ -42,6 +42,11 @@ impl Failures {
         self.find(peer).is_some_and(|row| row.record().is_failed(policy, now))
     }
 
+    /// How often `peer` has failed lately.
+    pub fn fails(&self, peer: u64) -> u16 {
+        self.find(peer).map_or(0, |row| row.record().fails())
+    }
+
     /// `peer` is taken.
     pub fn taken(&self, peer: u64, policy: Policy, now: u64) {
         if let Some(row) = self.find(peer) {

@@ -116,6 +116,16 @@ impl<'m> Mesh<'m> {
         ring
     }
 
+    /// Bytes in all rings to a worker that it has not taken, unused rests of laps included.
+    pub fn unread(&self, to: usize) -> u64 {
+        (0..self.workers()).filter_map(|from| self.ring(from, to)).map(Ring::unread).sum()
+    }
+
+    /// Bytes of one of its rings.
+    pub fn ring_bytes(&self) -> usize {
+        self.ring
+    }
+
     /// Longest record that its rings take.
     pub fn longest(&self) -> usize {
         Ring::longest(self.ring)
@@ -352,6 +362,10 @@ mod tests {
             assert_eq!(consumer.take(), None);
         }
         assert!(mesh.ring(3, 0).is_none() && mesh.ring(0, 3).is_none());
+        assert_eq!((mesh.unread(1), mesh.unread(3)), (0, 0));
+        mesh.ring(0, 1).unwrap().producer().put([b"four", b"", b""]).unwrap();
+        mesh.ring(2, 1).unwrap().producer().put([b"", b"", b""]).unwrap();
+        assert_eq!((mesh.unread(0), mesh.unread(1)), (0, 16 + 8));
     }
 
     #[test]

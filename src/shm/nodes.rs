@@ -143,6 +143,16 @@ impl<'m> Nodes<'m> {
         }
     }
 
+    /// The same, with the clients of all channels in one go.
+    pub fn all_clients(&self, mut show: impl FnMut(ChannelId, Client)) {
+        for record in records::<CLIENT_BODY>(self.clients, CLIENT) {
+            let Some(body) = record.read() else { continue };
+            if let (Some(id), Some(client)) = (packed::channel_of(&body), packed::client(&body)) {
+                show(ChannelId(id), client);
+            }
+        }
+    }
+
     /// All that a new router needs to go on in a channel.
     pub fn snapshot(&self, id: ChannelId) -> Option<Snapshot> {
         let mut snapshot = Snapshot { standing: self.standing(id)?, clients: Vec::new() };

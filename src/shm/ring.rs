@@ -106,6 +106,16 @@ impl<'m> Ring<'m> {
         Consumer { ring: self, head, tail, next: head, asked: head }
     }
 
+    /// Bytes between what was published and what was handed out, an unused rest of a lap included,
+    /// as far as a bystander sees it.
+    pub fn unread(self) -> u64 {
+        let at = |end: &AtomicU64| end.load(Ordering::Relaxed); // a gauge orders nothing
+        let (head, taken) = (at(&self.ends.head), at(&self.ends.taken));
+        let tail = at(&self.ends.tail);
+        let from = |end: u64| Some(tail.wrapping_sub(end)).filter(|b| *b <= self.size as u64);
+        from(taken).or(from(head)).unwrap_or_default()
+    }
+
     /// The data's address `position` bytes since the beginning.
     fn at(&self, position: u64) -> *mut u8 {
         // SAFETY: masked into the data.

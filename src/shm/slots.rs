@@ -9,7 +9,7 @@ use crate::proto::ipc::{Generation, Pid, Seat, WORKERS_MAX, WorkerId};
 pub const SLOTS: usize = if cfg!(loom) { 2 } else { WORKERS_MAX };
 
 /// Changes with every change of the layout below.
-const LAYOUT: u32 = 3;
+const LAYOUT: u32 = 4;
 const MAGIC: u32 = 0x6e67_6363;
 
 /// What a worker is doing.
@@ -127,10 +127,27 @@ struct Slot {
     counters: [AtomicU64; COUNTERS],
     /// Messages that the owner has accepted and not sent yet: lost if it dies now.
     held: AtomicU64,
+    /// What the counters were when the owner came.
+    before: [AtomicU64; COUNTERS],
 }
 
 // SAFETY: atomics only, repr(C).
 unsafe impl Shared for Slot {}
+
+/// A slot as a status shows it.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// Its number.
+    pub slot: SlotId,
+    /// Who is in it; the dead are told only by the kernel.
+    pub owner: Option<Worker>,
+    /// All that was ever counted in it.
+    pub counters: [u64; COUNTERS],
+    /// What its owner has counted.
+    pub own: [u64; COUNTERS],
+    /// Messages that its owner has accepted and not sent yet.
+    pub held: u64,
+}
 
 /// The table. Zeroed memory becomes one by [`Table::init`].
 #[repr(C)]
@@ -207,6 +224,9 @@ impl Table {
             if taken {
                 let lost = slot.held.swap(0, Ordering::Relaxed); // the predecessor is dead
                 self.count(SlotId(id), Counter::Lost, lost);
+                for (before, counter) in slot.before.iter().zip(&slot.counters) {
+                    before.store(counter.load(Ordering::Relaxed), Ordering::Relaxed);
+                }
             }
             taken.then_some(SlotId(id))
         })
@@ -258,6 +278,23 @@ impl Table {
     pub fn workers(&self) -> impl Iterator<Item = Worker> {
         // pairs with the stores of take() and set_state()
         self.slots.iter().filter_map(|slot| Worker::unpack(slot.identity.load(Ordering::Acquire)))
+    }
+
+    /// Every slot that was ever used, as it is now.
+    pub fn rows(&self) -> impl Iterator<Item = Row> {
+        (0..).map(SlotId).zip(&self.slots).filter_map(|(id, slot)| {
+            let word = slot.identity.load(Ordering::Acquire); // as in workers()
+            let counters = slot.counters.each_ref().map(|cell| cell.load(Ordering::Relaxed));
+            let used = word != 0 || counters.iter().any(|count| *count != 0);
+            used.then(|| {
+                let mut own = counters;
+                for (count, before) in own.iter_mut().zip(&slot.before) {
+                    *count = count.wrapping_sub(before.load(Ordering::Relaxed));
+                }
+                let held = slot.held.load(Ordering::Relaxed);
+                Row { slot: id, owner: Worker::unpack(word), counters, own, held }
+            })
+        })
     }
 
     /// The worker in that slot.
@@ -318,6 +355,7 @@ impl Table {
             identity: AtomicU64::new(0),
             counters: std::array::from_fn(|_| AtomicU64::new(0)),
             held: AtomicU64::new(0),
+            before: std::array::from_fn(|_| AtomicU64::new(0)),
         };
         Table {
             magic: AtomicU32::new(MAGIC),
@@ -416,6 +454,10 @@ mod tests {
         assert_eq!(table.claim(Pid(12), seat(1, 0), |_| true), Some(second));
         assert_eq!((table.total(Counter::Lost), table.total(Counter::Sent)), (3, 5));
         assert_eq!(table.claim(Pid(11), seat(1, 0), |_| true), Some(second));
+        table.count(second, Counter::Sent, 2);
+        let row = table.rows().find(|row| row.slot == second).unwrap();
+        assert_eq!((row.owner.unwrap().pid, row.counters[0], row.own[0]), (Pid(11), 7, 2));
+        assert_eq!((row.own[Counter::Lost as usize], row.held, table.rows().count()), (0, 0, 1));
         table.release(second, Pid(10)); // the dead one's late word changes nothing
         assert!(table.find(Pid(11)).is_some());
     }

@@ -53,6 +53,11 @@ impl Record {
             | time(self.checked) << (FAILS_BITS + TIME_BITS)
     }
 
+    /// How many failures count.
+    pub fn fails(self) -> u16 {
+        self.fails
+    }
+
     /// Whether the peer is passed over.
     pub fn is_failed(self, policy: Policy, now: u64) -> bool {
         policy.max_fails > 0

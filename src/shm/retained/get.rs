@@ -96,7 +96,8 @@ impl<'m, A: Fn(Pid) -> bool> Retained<'m, A> {
     /// Every name that has values, and the sequence number of its last change.
     pub fn names(&self) -> Result<Vec<(Vec<u8>, u64)>, Busy> {
         let mut names = Vec::new();
-        for bucket in self.region.buckets {
+        // most of a large memory's buckets are empty
+        for bucket in self.region.buckets.iter().filter(|bucket| self.region.leads(bucket)) {
             names.extend(self.look(bucket, |chain| {
                 let records = chain.filter_map(|block| Some((block.record()?, block)));
                 records.filter_map(|(record, block)| known_name(&record, block)).collect::<Vec<_>>()

@@ -130,6 +130,11 @@ impl<'m> Region<'m> {
         self.chain_of(bucket.load(Ordering::Acquire))
     }
 
+    /// Whether a bucket has any block.
+    pub fn leads(&self, bucket: &AtomicU64) -> bool {
+        bucket.load(Ordering::Relaxed) & LINK != 0
+    }
+
     fn chain_of(&self, word: u64) -> Chain<'m> {
         Chain { arena: self.arena, link: word & LINK, left: CHAIN_MAX }
     }
