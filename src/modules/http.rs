@@ -4,7 +4,7 @@ use ngx::ffi::{self, ngx_module_t};
 
 use crate::modules::cluster::{self, location, settings};
 use crate::modules::core::Core;
-use crate::modules::{ipc, lifecycle, listen, lua, upstream};
+use crate::modules::{ipc, lifecycle, listen, lua, status, upstream};
 use crate::ngx::conf::{self, Conf, ConfResult, directives};
 use crate::ngx::cycle::{self, Process};
 use crate::ngx::http::{HttpModule, Inherit, LOCATION, MAIN, SERVER, http_context, http_table};
@@ -42,11 +42,14 @@ impl Inherit for Server {
 pub struct Location {
     /// What it serves of the cluster.
     pub cluster: cluster::location::Location,
+    /// `cc_status`.
+    pub status: status::Location,
 }
 
 impl Inherit for Location {
     fn inherit(&mut self, cf: &mut Conf<'_>, outer: &Self) -> ConfResult {
-        self.cluster.inherit(cf, &outer.cluster)
+        self.cluster.inherit(cf, &outer.cluster)?;
+        self.status.inherit(cf, &outer.status)
     }
 }
 
@@ -111,7 +114,7 @@ const UP_TO_2: u32 = UP_TO_1 | conf::NGX_CONF_TAKE2;
 
 const UPSTREAM: u32 = conf::NGX_HTTP_UPS_CONF;
 
-directives!(static mut COMMANDS: [16] = {
+directives!(static mut COMMANDS: [17] = {
     "cc_channel" (Main: HTTP | conf::NGX_CONF_1MORE, MAIN) => |cf, conf| settings::cc_channel(cf, &mut conf.cluster),
     "cc_node" (Main: HTTP | conf::NGX_CONF_TAKE1, MAIN) => |cf, conf| settings::cc_node(cf, &mut conf.cluster),
     "cc_super" (Main: HTTP | conf::NGX_CONF_1MORE, MAIN) => |cf, conf| settings::cc_super(cf, &mut conf.cluster),
@@ -125,6 +128,7 @@ directives!(static mut COMMANDS: [16] = {
     "cc_connect_timeout" (Location: ANY | conf::NGX_CONF_TAKE1, LOCATION) => |cf, conf| location::cc_connect_timeout(cf, &mut conf.cluster),
     "cc_send_timeout" (Location: ANY | conf::NGX_CONF_TAKE1, LOCATION) => |cf, conf| location::cc_send_timeout(cf, &mut conf.cluster),
     "cc_read_timeout" (Location: ANY | conf::NGX_CONF_TAKE1, LOCATION) => |cf, conf| location::cc_read_timeout(cf, &mut conf.cluster),
+    "cc_status" (Location: IN_LOCATION | UP_TO_1, LOCATION) => |cf, conf| status::cc_status(cf, &mut conf.status),
     "cc_balancer" (Server: UPSTREAM | conf::NGX_CONF_ANY, SERVER) => |cf, conf| upstream::settings::cc_balancer(cf, &mut conf.upstream),
     "cc_balancer_tries" (Server: UPSTREAM | conf::NGX_CONF_TAKE1, SERVER) => |cf, conf| upstream::settings::cc_balancer_tries(cf, &mut conf.upstream),
     "cc_balancer_timeouts" (Server: UPSTREAM | conf::NGX_CONF_TAKE3, SERVER) => |cf, conf| upstream::settings::cc_balancer_timeouts(cf, &mut conf.upstream),

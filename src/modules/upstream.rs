@@ -1,10 +1,11 @@
 //! The balancer: `cc_balancer` and its kin in upstream{}, and what happens to a request there.
 //! `settings` has the directives, `choice` what a request chose, `candidates` the peers of a hash,
-//! `api` what Lua calls.
+//! `api` what Lua calls, `report` what a status tells.
 
 pub mod api;
 pub mod candidates;
 pub mod choice;
+pub mod report;
 pub mod settings;
 
 use std::rc::Rc;

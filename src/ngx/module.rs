@@ -145,3 +145,9 @@ unsafe extern "C" fn exit_process<M: CoreModule>(cycle: *mut ffi::ngx_cycle_t) {
         with_conf::<M, _>(cycle, "exit_process", (), M::exit_process);
     }
 }
+
+/// The version of the nginx that runs.
+pub fn nginx_version() -> String {
+    let number = ffi::nginx_version as usize;
+    format!("{}.{}.{}", number / 1_000_000, number / 1000 % 1000, number % 1000)
+}

@@ -21,7 +21,7 @@ use crate::ngx::http::HttpModule;
 use crate::ngx::request::Request;
 use crate::proto::upstream::tries::{End, Try, Wish};
 
-pub use conf::{ask, below_keepalive, finish, limit, proxies};
+pub use conf::{ask, below_keepalive, each, finish, limit, proxies};
 use layer::Run;
 use smallvec::SmallVec;
 pub use target::{Target, Targets};

@@ -7,5 +7,6 @@ pub mod ipc;
 pub mod lifecycle;
 pub mod listen;
 pub mod preload;
+pub mod status;
 pub mod upstream;
 pub mod zone;

@@ -11,6 +11,7 @@ pub mod mailbox;
 pub mod native;
 pub mod peer;
 pub mod receiving;
+pub mod report;
 pub mod retaining;
 pub mod rings;
 pub mod sending;

@@ -60,7 +60,11 @@ pub struct Node {
 /// The node; None in a process that is no worker.
 pub fn node() -> Option<Node> {
     // one after the other: each has a lock of its own
-    let retained = crate::modules::ipc::worker::with(|worker| worker.retained_names())?;
+    node_with(crate::modules::ipc::worker::with(|worker| worker.retained_names())?)
+}
+
+/// The same, of the retained values these names only.
+pub fn node_with(retained: Vec<(Vec<u8>, u64)>) -> Option<Node> {
     with(|own| own.node(retained))
 }
 

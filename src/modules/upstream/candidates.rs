@@ -83,6 +83,11 @@ pub fn is_failed(peer: u64, policy: Policy) -> bool {
     failures().is_some_and(|failures| failures.is_failed(peer, policy, seconds()))
 }
 
+/// How often it has failed lately.
+pub fn fails(peer: u64) -> u16 {
+    failures().map_or(0, |failures| failures.fails(peer))
+}
+
 /// That peer is tried.
 pub fn taken(peer: u64, policy: Policy) {
     if let Some(failures) = failures() {

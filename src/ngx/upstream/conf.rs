@@ -189,6 +189,17 @@ pub fn finish<M: Balancer>(
     Ok(())
 }
 
+/// Shows every upstream{} that asked, with its name.
+pub fn each<M: Balancer>(cycle: Cycle<'_>, mut show: impl FnMut(&[u8], &M::Server)) {
+    for us in upstreams(cycle) {
+        // SAFETY: as in finish(); an upstream's name lives as long as the cycle.
+        let (conf, name) = unsafe { (conf_of::<M, M::Server>((*us).srv_conf), (*us).host) };
+        if let Some(conf) = conf.filter(|conf| M::hooks(conf).asked.get()) {
+            show(name.as_bytes(), conf);
+        }
+    }
+}
+
 fn upstreams(cycle: Cycle<'_>) -> Vec<*mut Upstream> {
     // SAFETY: ngx_http_block has made the main confs of all http modules; the upstream module's
     // holds an array of pointers to upstreams.
