@@ -30,6 +30,7 @@ build:
 	@.ci/env .ci/build
 
 test: setup
+	@.ci/browser
 	@.ci/env .ci/test $(T)
 
 demo: setup

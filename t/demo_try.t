@@ -72,6 +72,11 @@ sub all_of ($output, $name, @nodes) {
 
 my $flat = { address('east') => {}, address('west') => {} };
 ok is_tree($flat), 'the root is found';
+my $state = JSON::PP::decode_json(paste(qr/cc_status'$/));
+is_deeply [ map { [ @$_{qw(address state)} ] } $state->{nodes}{clients}->@* ], [ map { [ address($_), 'alive' ] } qw(east west) ],
+    'the state of the root';
+is paste(qr/prometheus/) =~ s/^#.*\n//mgr, join('', map { qq(nginx_cluster_node_up{channel="demo",node="${\ address($_)}",role="client"} 1\n) } qw(east west)),
+    'and as metrics';
 is_deeply tree(JSON::PP::decode_json(paste(qr/getServiceStat/))), $flat, 'who is in the tree';
 all_of(paste(qr/direction=tree/), 'every worker of every node', @NAMES);
 all_of(paste(qr/direction=workers/), 'of one node', 'east');
@@ -143,7 +148,7 @@ is $port, $s->port(10), 'the port answers at once';
 is $worker, 0, 'worker 0 again';
 isnt $heir, $victim, 'another process';
 $s->wait_for(sub { $s->worker_pids == 2 }, 'the successor');
-like paste(qr/hub\?who/), qr/^worker [01] of \Q${\address('root')}\E, pid (?!$victim)\d+$/, 'there is a router';
+like paste(qr/hub\?who/), qr/^worker [01] of \Q${\address('root')}\E, pid (?!$victim\b)\d+$/, 'there is a router';
 all_answered(paste(qr/broadcast/), 'hello again', 'both hear the next message');
 
 paste(qr/^kill -HUP/);
