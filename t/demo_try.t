@@ -72,10 +72,11 @@ sub all_of ($output, $name, @nodes) {
 
 my $flat = { address('east') => {}, address('west') => {} };
 ok is_tree($flat), 'the root is found';
+my @sons = sort map { address($_) } qw(east west);
 my $state = JSON::PP::decode_json(paste(qr/cc_status'$/));
-is_deeply [ map { [ @$_{qw(address state)} ] } $state->{nodes}{clients}->@* ], [ map { [ address($_), 'alive' ] } qw(east west) ],
+is_deeply [ map { [ @$_{qw(address state)} ] } $state->{nodes}{clients}->@* ], [ map { [ $_, "alive" ] } @sons ],
     'the state of the root';
-is paste(qr/prometheus/) =~ s/^#.*\n//mgr, join('', map { qq(nginx_cluster_node_up{channel="demo",node="${\ address($_)}",role="client"} 1\n) } qw(east west)),
+is paste(qr/prometheus/) =~ s/^#.*\n//mgr, join('', map { qq(nginx_cluster_node_up{channel="demo",node="$_",role="client"} 1\n) } @sons),
     'and as metrics';
 is_deeply tree(JSON::PP::decode_json(paste(qr/getServiceStat/))), $flat, 'who is in the tree';
 all_of(paste(qr/direction=tree/), 'every worker of every node', @NAMES);
