@@ -126,7 +126,7 @@ impl Membership {
             }
             Some(Answer::Unknown) => {
                 let to = bond.to.clone();
-                self.lose(now, Reason::Other, From::Forgotten(to));
+                self.lose(now, Reason::Forgotten, From::Forgotten(to));
             }
             Some(Answer::Deny { reason, .. }) => {
                 let to = bond.to.clone();

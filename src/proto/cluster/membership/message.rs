@@ -177,6 +177,9 @@ pub enum Reason {
     /// The other did not answer.
     #[error("no answer")]
     NoAnswer,
+    /// The super does not know this node, any more.
+    #[error("it has forgotten this node")]
+    Forgotten,
     /// One that this version does not know.
     #[error("for a reason that this version does not know")]
     #[serde(other)]
