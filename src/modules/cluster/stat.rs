@@ -36,8 +36,8 @@ pub fn tell(
     let within = query::find(query, WITHIN);
     let within = within.and_then(|arg| std::str::from_utf8(arg.value.text()).ok()?.parse().ok());
     // a worker that has sent the request on to this one waits as long as `read`
-    let own = u32::try_from(timeouts.read).ok().and_then(share).map_or(0, |own| own as usize);
-    let time = within.unwrap_or(own).min(own);
+    let most = u32::try_from(timeouts.read).ok().and_then(share).map_or(0, |most| most as usize);
+    let time = within.unwrap_or(most).min(most);
     let mut clients = if self_only { Vec::new() } else { nodes::clients(&channel.name) };
     clients.truncate(CLIENTS_MAX);
     let mut stat = own(&channel.name, self_only);
