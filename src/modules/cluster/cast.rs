@@ -114,8 +114,17 @@ pub fn asked(channel: &str, direction: Direction) -> Result<Vec<Target>, String>
     let port = |id: WorkerId| workers::listener(id).and_then(|listener| listener.port());
     let ids: Vec<_> =
         living.iter().map(|entry| (entry.seat.worker, port(entry.seat.worker))).collect();
-    let superior = nodes::superior(channel).map(|address| address.to_string());
-    let clients: Vec<_> = nodes::clients(channel).iter().map(ToString::to_string).collect();
+    // looking for nodes takes longer than a cast over the rings
+    let superior = match direction {
+        Direction::Super => nodes::superior(channel).map(|address| address.to_string()),
+        _ => None,
+    };
+    let clients: Vec<_> = match direction {
+        Direction::Clients | Direction::Tree => {
+            nodes::clients(channel).iter().map(ToString::to_string).collect()
+        }
+        _ => Vec::new(),
+    };
     let clients: Vec<&str> = clients.iter().map(String::as_str).collect();
     let own = node();
     let here = Here {

@@ -73,11 +73,11 @@ impl Plan {
         };
         let targets = cast::asked(&channel.name, direction).map_err(|why| refused(503, &why))?;
         let function = function::named(channel, None, request.query());
-        let by_http = |target: &Target| function.is_none() || !matches!(target.via, Via::Worker(_));
-        let (mut workers, mut nodes) = (None, None);
-        if targets.iter().any(by_http) {
-            (workers, nodes) = (Some(draft(Road::Workers)?), Some(draft(Road::Nodes)?));
-        }
+        let is_worker = |target: &Target| matches!(target.via, Via::Worker(_));
+        let workers = function.is_none() && targets.iter().any(is_worker);
+        let workers = workers.then(|| draft(Road::Workers)).transpose()?;
+        let nodes = targets.iter().any(|target| !is_worker(target));
+        let nodes = nodes.then(|| draft(Road::Nodes)).transpose()?;
         let time = match passage {
             Some(passage) => passage.deadline as usize,
             None => timeouts.connect + timeouts.send + timeouts.read,
@@ -125,7 +125,8 @@ impl Plan {
         }
         let late = Rc::downgrade(&state);
         // over the rings time is kept for all casts at once
-        let timer = self.workers.as_ref().map(|_| {
+        let by_http = self.workers.is_some() || self.nodes.is_some();
+        let timer = by_http.then(|| {
             Timer::after(self.time, move || {
                 if let Some(state) = late.upgrade() {
                     state.settle(Gather::expire);
