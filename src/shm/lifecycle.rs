@@ -336,7 +336,7 @@ impl<A: Fn(Pid) -> bool> Handle<'_, A> {
             time,
         };
         let member = Member { phase: Phase::Dead, ..last };
-        let row = (slot, member, Status::pack(status), deaths + 1);
+        let row = (slot, member, Status::pack(status), deaths.saturating_add(1));
         self.record(&event, Some(row), &Tally::of_crash(status));
     }
 
@@ -358,10 +358,11 @@ impl<A: Fn(Pid) -> bool> Handle<'_, A> {
         for [which, number] in &intent.tallies {
             let tally = adds.next().copied();
             which.store(tally.map_or(0, |tally| tally as u64 + 1), Ordering::Relaxed);
-            let next = tally.map_or(0, |tally| self.life.tally(tally).0 + 1);
+            let next = tally.map_or(0, |tally| self.life.tally(tally).0.wrapping_add(1));
             number.store(next, Ordering::Relaxed);
         }
-        let next = self.life.head.load(Ordering::Relaxed) + 1;
+        // 0 would be none
+        let next = self.life.head.load(Ordering::Relaxed).wrapping_add(1).max(1);
         intent.sequence.store(next, Ordering::Release); // pairs with finish()
         self.finish();
     }

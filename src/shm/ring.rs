@@ -341,8 +341,10 @@ impl Consumer<'_> {
             let padded = word & PAD != 0;
             let size =
                 if padded { length } else { length.saturating_add(PREFIX).saturating_add(7) & !7 };
-            if size > lap || size as u64 > available || size == 0 || size % 8 != 0 {
-                // no producer of ours wrote that: forget what is there rather than follow it
+            let beyond = available > self.ring.size as u64 || size as u64 > available;
+            if size > lap || beyond || size == 0 || size % 8 != 0 {
+                // no producer of ours wrote that: forget what is there rather than follow it, which
+                // might lead around the ring for years
                 self.next = self.tail;
                 self.release();
                 return None;
@@ -545,5 +547,21 @@ mod tests {
                 );
             }
         });
+    }
+
+    #[test]
+    fn a_ring_of_skipped_room_ends() {
+        // each word says that eight bytes are skipped, and the tail is centuries away
+        let memory = Memory::new(256);
+        let words = memory.0.iter();
+        words.for_each(|word| word.store(PAD | 8, Ordering::Relaxed));
+        let ring = memory.ring();
+        for end in [&ring.ends.head, &ring.ends.taken] {
+            end.store(0, Ordering::Relaxed);
+        }
+        ring.ends.tail.store(1 << 60, Ordering::Relaxed);
+        let mut consumer = ring.consumer();
+        assert_eq!(consumer.take(), None);
+        assert!(consumer.is_empty());
     }
 }

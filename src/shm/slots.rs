@@ -252,7 +252,7 @@ impl Table {
             self.count(me, Counter::Lost, held);
             // unless somebody who found every slot taken has this one
             let _ = slot.identity.compare_exchange(BURIED, 0, got, gone);
-            lost + held
+            lost.wrapping_add(held)
         })
     }
 
