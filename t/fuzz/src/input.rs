@@ -26,9 +26,7 @@ impl<'a> Input<'a> {
         match self.byte() % 5 {
             0 => u64::from(self.byte()),
             1 => u64::MAX - u64::from(self.byte()),
-            2 => 1u64
-                .rotate_left(u32::from(self.byte()))
-                .wrapping_add(self.byte() as i8 as u64),
+            2 => 1u64.rotate_left(u32::from(self.byte())).wrapping_add(self.byte() as i8 as u64),
             3 => u64::from(self.byte()) << 8 | u64::from(self.byte()),
             _ => (0..8).fold(0, |word, _| word << 8 | u64::from(self.byte())),
         }

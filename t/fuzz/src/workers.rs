@@ -47,7 +47,9 @@ fn slots(mut input: Input<'_>) {
                 }
             }
             4 => {
-                let _ = (table.bury(|pid| pid.0 % 2 == 0), table.fits());
+                if let Some(me) = table.find(pid) {
+                    let _ = (table.bury(me, |pid| pid.0 % 2 == 0), table.fits());
+                }
             }
             _ => {
                 let (_, workers) = table.current();

@@ -20,8 +20,10 @@ use parent -norequire, 'CC::Server::Control', 'CC::Server::Look';
 use CC::Server::Control;
 use CC::Server::Look;
 
+my $SUPPRESSIONS = __FILE__ =~ s{CC/Server\.pm$}{valgrind.supp}r;
 my %live;      # every server of this process, weakly, for END
 my $owner = $$;
+my $memory_errors = 0; # reports of valgrind
 
 my %KNOWN = map { $_ => 1 } qw(conf main events http server stream post_main
     raw workers lua module order modules log_level master_process ports port
@@ -157,6 +159,7 @@ sub command ($self) {
         # the daemon closes its stderr, so valgrind must write elsewhere
         unshift @cmd, qw(/usr/bin/valgrind -q --num-callers=40 --trace-children=yes),
             "--log-file=$self->{prefix}/logs/valgrind.%p",
+            "--suppressions=$SUPPRESSIONS",
             $more =~ /^-/ ? split(' ', $more) : ();
     }
     return wantarray ? @cmd : $cmd[0];
@@ -212,9 +215,12 @@ sub tell ($self) {
     return;
 }
 
+# What memcheck says of its own doing (a system call that it does not know) is shown, and no error.
 sub tell_valgrind ($self) {
     for my $path (grep { -s } glob "$self->{prefix}/logs/valgrind.*") {
-        Test::More->builder->diag(CC::Proc::slurp($path));
+        my $report = CC::Proc::slurp($path);
+        Test::More->builder->diag($report);
+        $memory_errors++ if $report =~ /^==\d+==/m;
     }
     return;
 }
@@ -235,6 +241,9 @@ for my $sig (qw(INT TERM HUP)) {
     $SIG{$sig} //= sub { $$ == $owner ? exit 130 : POSIX::_exit(130) };
 }
 
-END { remove_all() }
+END {
+    remove_all();
+    $? ||= 1 if $memory_errors && $$ == $owner;
+}
 
 1;
