@@ -3,16 +3,21 @@
 use std::net::SocketAddr;
 
 use super::{driver, lua, node, settings};
-use crate::proto::cluster::membership::standing::Place;
+use crate::proto::cluster::membership::standing::{Place, Standing};
 
 /// This node's super in that channel, the one it has or wants; none at a root.
 pub fn superior(channel: &str) -> Option<SocketAddr> {
     let table = driver::table()?;
     let standing = table.channel(channel).and_then(|id| table.standing(id)).unwrap_or_default();
-    if let Some(above) = standing.above.filter(|_| standing.place == Place::Joined) {
+    superior_in(channel, &standing)
+}
+
+/// The same, where what the node is there is known.
+pub fn superior_in(channel: &str, standing: &Standing) -> Option<SocketAddr> {
+    if let Some(above) = standing.above.as_ref().filter(|_| standing.place == Place::Joined) {
         return above.address.parse().ok();
     }
-    let first = match standing.moved {
+    let first = match &standing.moved {
         Some(moved) => moved.parse().ok(),
         None => wanted(channel),
     };

@@ -144,7 +144,7 @@ fn tree() -> (Nodes, Vec<Channel>) {
     if let Some(table) = driver::table() {
         (tree.epoch, tree.room) = (table.epoch(), table.capacity() as u64);
         for (id, name, standing) in table.channels() {
-            let superior = nodes::superior(&name).map(|address| address.to_string());
+            let superior = nodes::superior_in(&name, &standing).map(|address| address.to_string());
             if let Some(address) = &superior {
                 tree.supers.push(Super {
                     channel: name.clone(),
