@@ -49,8 +49,8 @@ for my $case ([ cc_ipc_transport => 'ring', qw(pigeon RING rings auto 1) ], [ cc
     like $output, qr/"$name" directive is not allowed here in \S+:4/, "$name inside server {}";
 }
 
-taken('cc_zone 1m;');
-taken('cc_zone 1m; cc_ipc_queue 64k; cc_ipc_max_message 64k;');
+taken('cc_zone 2m;');
+taken('cc_zone 2m; cc_ipc_queue 64k; cc_ipc_max_message 64k;');
 taken('cc_ipc_max_message 64m;');
 taken('cc_ipc_max_message 1; cc_ipc_queue 1;');
 taken("cc_ipc_transport $_;") for qw(ring socket);

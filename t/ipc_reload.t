@@ -132,10 +132,10 @@ sub reloads ($transport) {
 }
 
 sub zone {
-    my $c = CC::Console->start(init => $INIT, main => 'cc_zone 1m;');
+    my $c = CC::Console->start(init => $INIT, main => 'cc_zone 2m;');
     my $old = $c->console(0);
     my $from = $c->s->log_size;
-    ok $c->reload(main => 'cc_zone 2m;', wait_old => 0), 'reload';
+    ok $c->reload(main => 'cc_zone 3m;', wait_old => 0), 'reload';
     ok $c->s->wait_log(qr/\[notice\].*cc: shared zone is new: old workers and new ones do not see each other/, $from), 'is told';
     is $c->run(0, 'return ipc.generation(), #ipc.workers()'), "1\t2", 'generations begin anew';
     is $old->run('return ipc.broadcast("news", "old")'), 'true', 'an old worker broadcasts';
