@@ -48,6 +48,8 @@ if (!$client) {
     until ($stop) {
         for my $k (0, 1) {
             my $r = $s->get($s->port($k));
+            # the signal itself interrupts the request that it meets
+            last if $stop;
             $count++;
             push @bad, $r->error if $r->status != 200;
         }
