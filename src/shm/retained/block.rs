@@ -178,7 +178,8 @@ impl<'m> Block<'m> {
             Kind::Value => Sought::value(&name, &key),
             Kind::Record => Sought::record(&name),
         };
-        self.is(&sought)
+        // a record that is too short for its counts is none
+        self.is(&sought) && (self.shape().kind == Kind::Value || self.record().is_some())
     }
 
     /// The record that it is, if it is one.
