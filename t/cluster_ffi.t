@@ -160,7 +160,7 @@ is run('local sem = require("ngx.semaphore").new() keep = sem
 is run('return C.ngx_cc_cluster_outcome(job, 0, require("ffi").new("ngx_cc_outcome_t"))'), '-2', 'ends with its request';
 
 # -- from a timer
-is run('ngx.timer.at(0, function() came = calls(function(j) return call(j, 0, 2, "", "GET", "/echo") end) end) ngx.sleep(0.05) return came'),
+is run('ngx.timer.at(0, function() came = calls(function(j) return call(j, 0, 2, "", "GET", "/echo") end) end) while not came do ngx.sleep(0.001) end return came'),
     "1 201 2 GET /echo - - 1 - $node;", 'calls from a timer are the node\'s own';
 $s->log_is_clean(qr/connect\(\) failed/, qr/open\(\) .* failed/);
 done_testing;

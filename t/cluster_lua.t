@@ -24,7 +24,14 @@ my $http = <<'CONF';
                 ngx.req.get_body_data() or "-", " ", ngx.var.http_x_mine or "-")
         end
         function route.invoke.bad() ngx.status = tonumber(ngx.var.arg_bad) ngx.print "no" end
-        function route.invoke.sleep() ngx.sleep(tonumber(ngx.var.arg_sleep)) ngx.print "slept" end
+        -- returns when `n` are in it, of all workers
+        function route.invoke.meet(r, _, arg)
+            local dict = ngx.shared.ngxcc_dict
+            dict:incr(arg.at, 1, 0)
+            while dict:get(arg.at) < tonumber(arg.n) do ngx.sleep(0.001) end
+            dict:incr(arg.at .. " left", 1, 0)
+            ngx.print "met"
+        end
         function route.invoke.dies() error "it dies" end
         function other.invoke.where() ngx.print("kada ", ngx.worker.id()) end
         function route.invoke.master(r)
@@ -203,8 +210,8 @@ subtest 'others' => sub {
     reason 'ngx_cc.all { {} }', qr/bad request 1/, 'an empty request';
     is lua('ngx_cc.say(true, { false, { status = 200, body = "a" }, { status = 500, body = "b" }, { { status = 201, body = "c" } } }) return ""'),
         "a\nc\n", 'say (C45)';
-    is lua("local t = {} for i = 1, 3 do t[i] = { route.cc, '/_/invoke?sleep=0.3', 'master' } end ngx.update_time() local b = ngx.now()
-        local ok = ngx_cc.all(t) ngx.update_time() return tostring(ok) .. tostring(ngx.now() - b < 0.8)"), 'truetrue', 'at the same time';
+    is lua("local t = {} for i = 1, 3 do t[i] = { route.cc, '/_/invoke?meet&at=all&n=3', 'master' } end
+        return show(ngx_cc.all(t))"), 'true; 200 met; 200 met; 200 met', 'at the same time';
 };
 
 subtest 'built-ins' => sub {
@@ -226,9 +233,11 @@ subtest 'a worker that is stopped' => sub {
 };
 
 subtest 'a request that ends while it waits' => sub {
-    my $r = lua('local t = ngx.thread.spawn(route.cc, "/_/invoke?sleep=0.4", "workers") ngx.thread.kill(t) collectgarbage() collectgarbage() return "gone"');
+    my $until = 'while ngx.shared.ngxcc_dict:get "gone%s" ~= %d do ngx.sleep(0.001) end ';
+    my $r = lua('local t = ngx.thread.spawn(route.cc, "/_/invoke?meet&at=gone&n=4", "workers") '
+        . sprintf($until, '', 3) . 'ngx.thread.kill(t) collectgarbage() collectgarbage() return "gone"');
     is $r, 'gone', 'its light thread is killed';
-    is lua('ngx.sleep(0.6) return show(route.cc("/_/invoke?who", {}))'), 'true; 200 0 GET test - - m', 'and nothing else is harmed';
+    is lua('ngx.shared.ngxcc_dict:incr("gone", 1) ' . sprintf($until, ' left', 3) . 'return show(route.cc("/_/invoke?who", {}))'), 'true; 200 0 GET test - - m', 'and nothing else is harmed';
 };
 
 done_testing;
