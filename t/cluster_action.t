@@ -23,6 +23,12 @@ my $INIT = <<'LUA';
             t.running = t.running - 1
             return 200, body .. "!"
         end,
+        gated = function(args, body)
+            t.running = t.running + 1
+            t.wait(function() return t.open end, "the gate")
+            t.running = t.running - 1
+            return 200, body .. "!"
+        end,
         fails = function(args, body) error("it broke: " .. body) end,
         nothing = function() end,
         status = function() return 404 end,
@@ -136,13 +142,18 @@ sub answers ($transport) {
 # Functions that yield, calls in functions, and handlers of messages that block.
 sub beside ($transport) {
     my $c = start($transport);
-    is $c->run(0, 'local threads = {}
+    my $line = $c->console(0);
+    $line->ask('local threads = {}
         for i = 1, 60 do threads[i] = ngx.thread.spawn(function()
-            local status, body = t.cc.call(1, "ch", "slow", "s=0.3", i, { timeout = 30 })
+            local status, body = t.cc.call(1, "ch", "gated", nil, i, { timeout = 30 })
             return body == i .. "!" end) end
         for i = 1, 60 do local _, ok = ngx.thread.wait(threads[i]) if not ok then return i end end
-        return "all"'), 'all', 'functions that sleep answer';
-    cmp_ok $c->run(1, 'return t.most'), '>', 50, 'side by side';
+        return "all"');
+    is $c->until(1, 'return t.running', 60), 60, 'functions that wait do so side by side';
+    $c->run(1, 't.open = true');
+    is $line->answer, 'all', 'and answer';
+    $c->run(1, 't.open = nil');
+    $line->close;
     is $c->run(0, 'local threads, good = {}, 0
         for i = 1, 400 do threads[i] = ngx.thread.spawn(function()
             local status, body = t.cc.call(1, "ch", "slow", "s=0.01", i, { timeout = 30 })
@@ -157,8 +168,9 @@ sub beside ($transport) {
     is $c->until($_, 'return t.count("news")', 1), 1, "worker $_ has got it" for 0 .. 2;
 
     # -- time
-    is $c->run(0, 'return t.cc.call(1, "ch", "slow", "s=0.5", "x", { timeout = 0.05 })'), "nil\ttimeout", 'too slow';
-    is $c->run(0, 'return t.cc.call(0, "ch", "slow", "s=0.5", "x", { timeout = 0.05 })'), "nil\ttimeout", 'to oneself, too';
+    is $c->run(0, 'return t.cc.call(1, "ch", "gated", nil, "x", { timeout = 0.05 })'), "nil\ttimeout", 'too slow';
+    is $c->run(0, 'return t.cc.call(0, "ch", "gated", nil, "x", { timeout = 0.05 })'), "nil\ttimeout", 'to oneself, too';
+    $c->run($_, 't.open = true') for 0, 1;
     is $c->until(0, 'return ipc.stats().late', 1), 1, 'the late reply is dropped and counted';
     is $c->run(0, 'local l = ngx.now() t.cc.call(1, "ch", "slow", "s=0.3", "x", { timeout = 10 })
         ngx.update_time() return ngx.now() - l < 5'), 'true', 'nobody waits longer than needed';
@@ -191,10 +203,10 @@ sub deaths ($transport) {
     my $line = $c->console(0);
 
     # -- killed while it works on the call
-    $line->ask('return t.all("ch", "slow", "s=0.4", "x", { timeout = 1 })');
+    $line->ask('return t.all("ch", "slow", "s=0.4", "x", { timeout = 60 })');
     $c->until(1, 'return t.running', 1);
     $s->kill_worker(1);
-    is $line->answer, '0=200 x!; 1=timeout; 2=200 x!', 'a killed worker costs the timeout, and never the others\' answers';
+    is $line->answer, '0=200 x!; 1=died; 2=200 x!', 'a killed worker costs no time, and never the others\' answers';
     is $c->run(0, 'return t.all("ch", "who", nil, "y")'), '0=200 0:0:y; 1=200 1:0:y; 2=200 2:0:y', 'its successor answers';
 
     # -- stopped, then killed: what it has not read is its successor's
@@ -206,6 +218,22 @@ sub deaths ($transport) {
         is $line->answer, "200\t1:0:z", 'what it had not read its successor answers';
     }
 
+    # -- killed with several calls, from several workers: of those that it had not read, which its
+    # successor answers, and of those that it worked on
+    my @lines = map { $c->console($_) } 0, 0, 2;
+    $_->ask('return t.cc.call(1, "ch", "slow", "s=50", "x", { timeout = 60 })') for @lines;
+    $c->until(1, 'return t.running', 3);
+    $s->signal(STOP => $s->worker_pid(1));
+    my $unread = $c->console(2);
+    $unread->ask('return t.cc.call(1, "ch", "who", nil, "u", { timeout = 60 })');
+    $c->until(2, 'return t.cc.call(0, "ch", "who", nil, "")', "200\t0:2:");
+    $s->kill_worker(1);
+    is $_->answer, "nil\tdied", 'each is told of the death' for @lines;
+    is $unread->answer, "200\t1:2:u", 'and who was not read is answered';
+    $_->close for @lines, $unread;
+    is $c->until(0, 'local s = ipc.stats() return s.sent - s.received - s.stranger - s.lost - s.queued', 0), 0,
+        'every message is accounted for';
+
     # -- the caller is killed, or its light thread
     $line->ask('return t.cc.call(1, "ch", "slow", "s=0.3", "x")');
     $c->until(1, 'return t.running', 1);
@@ -213,9 +241,17 @@ sub deaths ($transport) {
     $line->close;
     is $c->until(1, 'return t.running', 0), 0, 'a caller that was killed harms nobody';
     is $c->run(0, 'return t.all("ch", "who", nil, "y")'), '0=200 0:0:y; 1=200 1:0:y; 2=200 2:0:y', 'all answer its successor';
-    is $c->run(0, 'local thread = ngx.thread.spawn(function() t.cc.call(1, "ch", "slow", "s=0.2", "x") end)
-        ngx.sleep(0.02) ngx.thread.kill(thread) collectgarbage() ngx.sleep(0.4) collectgarbage()
-        return t.cc.call(1, "ch", "who", nil, "k")'), "200\t1:0:k", 'nor does a light thread';
+    $c->run(0, 't.thread = ngx.timer.at(0, function()
+        local thread = ngx.thread.spawn(function() t.cc.call(1, "ch", "gated", nil, "x") end)
+        t.wait(function() return t.kill end)
+        ngx.thread.kill(thread) collectgarbage() collectgarbage()
+        t.killed = true end)');
+    $c->until(1, 'return t.running', 1);
+    $c->run(0, 't.kill = true');
+    is $c->until(0, 'return t.killed', 'true'), 'true', 'a light thread is killed in its call';
+    $c->run(1, 't.open = true');
+    $c->until(1, 'return t.running', 0);
+    is $c->run(0, 'collectgarbage() return t.cc.call(1, "ch", "who", nil, "k")'), "200\t1:0:k", 'and harms nobody, either';
     ok $s->quit, 'quits';
     $s->log_is_clean(qr/exited on signal 9/);
 }

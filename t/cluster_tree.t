@@ -160,6 +160,8 @@ is ask($strict, 'hub?reportHubPort=' . $lost->port)->status, 403, 'nor is it tak
 is shape(stat_of($strict)), '', 'it is no client';
 is ask($lost, 'hub?who')->body, name($lost) . ' 0', 'who goes on, with workers of its own';
 is ask($lost, 'cast?who&direction=tree')->status, 200, 'it is the root of itself';
+is stat_of($lost)->{super}, name($strict), 'but shows the super that it wants';
+is ask($lost, 'cast?who&direction=super')->json->{replies}[0]{node}, name($strict), 'and casts go there';
 ok $strict->reload(http => "cc_channel test heartbeat=300ms; cc_channel kada; cc_allow_node 127.0.0.1;"), 'its address is allowed by a reload';
 becomes($strict, at($lost), 'now it is taken');
 $_->quit for $lost, $strict;

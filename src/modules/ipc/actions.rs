@@ -148,6 +148,16 @@ pub(super) fn refuse(asker: Asker, why: CallFailed) {
     native::soon();
 }
 
+/// Whether that ask has been taken in and not been answered.
+pub(super) fn has(asker: Asker) -> bool {
+    let waits = with(|actions| {
+        let for_rust = actions.for_rust.iter().any(|(_, work)| work.asker == asker);
+        let for_lua = actions.for_lua.iter().any(|(_, work)| work.asker == asker);
+        for_rust || for_lua || actions.refused.iter().any(|(refused, _)| *refused == asker)
+    });
+    waits == Some(true) || functions::has(asker)
+}
+
 /// The next ask for a Lua function, by its number.
 pub(super) fn next_for_lua() -> Option<(u32, Work)> {
     with(|actions| {

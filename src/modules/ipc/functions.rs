@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 
 use super::actions::{self, Work};
-use super::native::{self, CallFailed, Outcome, Pending, Reply, Targets};
+use super::native::{self, Asker, CallFailed, Outcome, Pending, Reply, Targets};
 use super::worker;
 use crate::modules::cluster;
 use crate::ngx::lua::{Address, Bytes, Guard, Out, Semaphore, Text, exported};
@@ -74,6 +74,12 @@ fn with<R>(f: impl FnOnce(&mut Functions) -> R) -> Option<R> {
 /// Light threads, those about to begin included, and how many of them wait.
 pub(super) fn threads() -> (usize, usize) {
     with(|f| (f.threads.len() + f.starting, f.idle)).unwrap_or_default()
+}
+
+/// Whether a thread works on that ask.
+pub(super) fn has(asker: Asker) -> bool {
+    let works = |thread: &Thread| thread.work.as_ref().is_some_and(|work| work.asker == asker);
+    with(|f| f.threads.values().any(works)) == Some(true)
 }
 
 /// Wakes a thread where there is something to do and nobody who does it.

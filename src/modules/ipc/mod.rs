@@ -6,6 +6,7 @@
 pub mod actions;
 pub mod api;
 pub mod functions;
+pub mod inquiry;
 pub mod leaving;
 pub mod mailbox;
 pub mod native;

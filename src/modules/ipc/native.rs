@@ -3,11 +3,11 @@
 //! posted events of their own, never inside of another one, of a call, or of Lua.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::sending::{Letter, Unsent};
 use super::worker::{self, Worker};
-use super::{actions, rings};
+use super::{actions, inquiry, rings};
 use crate::ngx::cycle;
 use crate::ngx::event::Deferred;
 use crate::ngx::guard::guard;
@@ -57,7 +57,7 @@ impl Drop for Pending {
 }
 
 /// Where an answer goes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asker {
     pub(super) process: Pid,
     pub(super) call: u32,
@@ -202,7 +202,11 @@ fn failure(why: Unsent) -> CallFailed {
 }
 
 /// Notes an answer; what to count it as besides.
-fn note(number: u32, seat: Seat, result: Result<Reply<'_>, CallFailed>) -> Option<Counter> {
+pub(super) fn note(
+    number: u32,
+    seat: Seat,
+    result: Result<Reply<'_>, CallFailed>,
+) -> Option<Counter> {
     with(|native| {
         let noted = native.calls.note(number, seat, result);
         let late = matches!(noted, Noted::Late);
@@ -221,6 +225,10 @@ pub(super) fn accept(message: &Message<'_>) -> Option<Counter> {
         return None;
     }
     let Message { kind, call, sender, seat, name, data } = *message;
+    if kind == Kind::Inquiry {
+        inquiry::answer(sender, data);
+        return None;
+    }
     if kind == Kind::Answer {
         return match answer(name, data) {
             Some(result) => note(call, seat, result),
@@ -360,6 +368,11 @@ fn on_turn() {
 /// In this turn of the event loop, answers are given and outcomes told.
 pub(super) fn soon() {
     with(Native::soon);
+}
+
+/// The calls that wait for `seat`, or for anybody, by seat.
+pub(super) fn waiting(seat: Option<Seat>) -> BTreeMap<Seat, Vec<u32>> {
+    with(|native| native.calls.waiting(seat)).unwrap_or_default()
 }
 
 /// From now on there may be native messages behind those for Lua.

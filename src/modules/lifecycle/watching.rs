@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, OwnedFd, RawFd};
 use nix::errno::Errno;
 
 use super::{Own, now};
+use crate::modules::ipc::inquiry;
 use crate::ngx::log::{self, Level};
 use crate::ngx::process::{self, Bundle};
 use crate::ngx::socket;
@@ -112,6 +113,7 @@ impl Own {
                 Read::Missed(_, next) => {
                     // too much at once: looks at everybody
                     self.known = next;
+                    inquiry::ended(None);
                     for slot in 0..SLOTS {
                         self.meet(slot);
                     }
@@ -124,6 +126,9 @@ impl Own {
                         if let Some(slot) = (0..SLOTS).find(row) {
                             self.meet(slot);
                         }
+                    }
+                    if matches!(event.what, What::WorkerCrash | What::WorkerExit) {
+                        inquiry::ended(Some(event.seat));
                     }
                 }
             }

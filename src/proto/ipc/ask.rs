@@ -1,6 +1,7 @@
 //! A call of an action, and its answer, as they travel between workers. Of an ask the message's
 //! name is `CHANNEL NUL ACTION`, its data a short head, the query, the asking node and the body; of
-//! an answer the name is how it went, the data the body.
+//! an answer the name is how it went, the data the body; of an inquiry the data are the numbers of
+//! asks. Who has one of those, or has answered it, says nothing to that; who has not says so.
 
 use super::WorkerId;
 
@@ -62,6 +63,8 @@ pub enum CallFailed {
     NoAction,
     /// Too many calls of this worker wait already.
     Busy,
+    /// The worker died in the middle of it.
+    Died,
 }
 
 impl CallFailed {
@@ -77,10 +80,11 @@ impl CallFailed {
             CallFailed::Nobody => "no such worker",
             CallFailed::NoAction => "no such action",
             CallFailed::Busy => "too many calls wait",
+            CallFailed::Died => "died",
         }
     }
 
-    const ALL: [CallFailed; 9] = [
+    const ALL: [CallFailed; 10] = [
         CallFailed::Timeout,
         CallFailed::Gone,
         CallFailed::Full,
@@ -90,6 +94,7 @@ impl CallFailed {
         CallFailed::Nobody,
         CallFailed::NoAction,
         CallFailed::Busy,
+        CallFailed::Died,
     ];
 }
 
@@ -159,6 +164,16 @@ pub fn answer<'a>(name: &[u8], data: &'a [u8]) -> Option<Result<Reply<'a>, CallF
     }
 }
 
+/// The data of an inquiry about calls with these numbers.
+pub fn inquiry(numbers: &[u32]) -> Vec<u8> {
+    numbers.iter().flat_map(|number| number.to_ne_bytes()).collect()
+}
+
+/// The numbers in an inquiry's data.
+pub fn inquired(data: &[u8]) -> impl Iterator<Item = u32> {
+    data.chunks_exact(4).filter_map(|bytes| bytes.try_into().ok().map(u32::from_ne_bytes))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -187,6 +202,7 @@ mod tests {
             data in prop::collection::vec(any::<u8>(), 0..20),
         ) {
             let _ = (Ask::decode(&name, &data), answer(&name, &data));
+            prop_assert_eq!(inquired(&data).count(), data.len() / 4);
         }
     }
 
@@ -197,6 +213,12 @@ mod tests {
         assert_eq!(key(&mut name, b"a", &[b'b'; 253]), None);
         assert_eq!(key(&mut name, b"a", &[b'b'; 252]), Some(()));
         assert_eq!(name.len(), super::super::NAME_MAX);
+    }
+
+    #[test]
+    fn an_inquiry_has_its_numbers() {
+        let numbers = [0, 7, u32::MAX];
+        assert_eq!(inquired(&inquiry(&numbers)).collect::<Vec<_>>(), numbers);
     }
 
     #[test]

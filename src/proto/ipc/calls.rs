@@ -2,7 +2,7 @@
 //! answered, when its time is over. A call to one and a cast to all are the same: a number, a set of
 //! seats, one deadline. What is to be done with the outcome, `D`, is the caller's.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 
 use super::Seat;
@@ -157,6 +157,19 @@ impl<D> Calls<D> {
         self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 
+    /// The calls that wait for `seat`, or for anybody, by seat.
+    pub fn waiting(&self, seat: Option<Seat>) -> BTreeMap<Seat, Vec<u32>> {
+        let mut waiting = BTreeMap::<_, Vec<u32>>::new();
+        for (number, call) in &self.calls {
+            for (target, stand) in &call.outcome.targets {
+                if matches!(stand, Stand::Waiting) && seat.is_none_or(|seat| seat == *target) {
+                    waiting.entry(*target).or_default().push(*number);
+                }
+            }
+        }
+        waiting
+    }
+
     /// Whether none waits.
     pub fn is_empty(&self) -> bool {
         self.calls.is_empty()
@@ -217,6 +230,20 @@ mod tests {
         let (_, done, outcome) = calls.expire(300).unwrap();
         let all: Vec<_> = outcome.iter().map(|(_, result)| result).collect();
         assert_eq!((done, all), ("late", vec![Err(CallFailed::Timeout), reply(b"x")]));
+    }
+
+    #[test]
+    fn it_is_known_who_waits_for_whom() {
+        let mut calls = Calls::default();
+        let both = calls.begin([seat(0), seat(1)].into_iter(), 9, ()).0;
+        let one = calls.begin([seat(1)].into_iter(), 9, ()).0;
+        let _ = calls.note(both, seat(0), reply(b""));
+        let mut waiting = calls.waiting(Some(seat(1)));
+        waiting.values_mut().for_each(|numbers| numbers.sort_unstable());
+        assert_eq!(waiting.into_iter().collect::<Vec<_>>(), [(seat(1), vec![both, one])]);
+        assert!(calls.waiting(Some(seat(0))).is_empty());
+        let _ = calls.note(one, seat(1), Err(CallFailed::Died));
+        assert_eq!(calls.waiting(None).into_values().collect::<Vec<_>>(), [vec![both]]);
     }
 
     #[test]

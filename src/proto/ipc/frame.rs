@@ -37,13 +37,15 @@ pub enum Kind {
     Ask,
     /// The answer to one.
     Answer,
+    /// Whether these asks are still to be answered, after a death: see `ask`.
+    Inquiry,
 }
 
 impl Kind {
     /// Whether a message of that kind never concerns Lua's handlers.
     #[inline]
     pub fn is_native(self) -> bool {
-        matches!(self, Kind::Ask | Kind::Answer)
+        matches!(self, Kind::Ask | Kind::Answer | Kind::Inquiry)
     }
 }
 
@@ -125,6 +127,7 @@ impl Header {
             6 => Kind::Retained,
             7 => Kind::Ask,
             8 => Kind::Answer,
+            9 => Kind::Inquiry,
             _ => return Err(FrameError::Header),
         };
         let name = first as u8;
