@@ -10,6 +10,7 @@ use CC::Bench::Floor;
 use CC::Bench::Hurt;
 use CC::Bench::Load;
 use CC::Bench::Nginx;
+use CC::Bench::Status;
 
 my %RUN = (
     request => sub ($nginx, $case, $args) { $nginx->run($args) },
@@ -17,6 +18,7 @@ my %RUN = (
     proxied => \&CC::Bench::Balance::run,
     cluster => \&CC::Bench::Cluster::run,
     flooded => \&CC::Bench::Load::flooded,
+    status  => \&CC::Bench::Status::run,
     stopped => \&CC::Bench::Hurt::stopped,
     reload  => \&CC::Bench::Hurt::reload,
 );

@@ -16,6 +16,7 @@ package CC::Bench::Works;
 use v5.36;
 use CC::Bench::Balance ();
 use CC::Bench::Cluster ();
+use CC::Bench::Status ();
 
 # Polling without a pause by more workers than cores measures the scheduler.
 my $ALL       = [qw(ours lua_ipc list events)];
@@ -144,6 +145,21 @@ sub hub ($quick) {
     };
 }
 
+sub status ($quick) {
+    return {
+        name => 'status', title => 'A scrape of cc_status', by => 'status',
+        peers   => \&CC::Bench::Status::peers, against => [], rounds => 3,
+        metrics => [ [ us => "us of the worker's time per request", 'plain' ], [ p50 => 'p50 us', 'plain' ],
+            [ bytes => 'bytes', 'count' ] ],
+        cases   => [ map {
+            my $workers = $_;
+            map { +{ name => "$workers workers, $_", workers => $workers, format => $_, args => {}, kinds => ['ours'] } }
+                CC::Bench::Status::formats()
+        } $quick ? 4 : (4, 64) ],
+        note    => 'To reach with 64 workers: under 1000 us of the worker\'s time, in every format.',
+    };
+}
+
 # lua/works/flood.lua with requests beside it.
 sub flooded ($quick) {
     return {
@@ -184,13 +200,13 @@ sub reload ($quick) {
     };
 }
 
-sub names () { qw(flood pingpong broadcast rounds call gather cluster hub flooded balance stopped reload) }
+sub names () { qw(flood pingpong broadcast rounds call gather cluster hub flooded balance status stopped reload) }
 
 # Works by name, or all.
 sub list ($quick, @names) {
     my %work = map { $_->{name} => $_ } map { $_->($quick) }
         \&flood, \&pingpong, \&broadcast, \&rounds, \&call, \&gather, \&cluster, \&hub,
-        \&flooded, \&balance, \&stopped, \&reload;
+        \&flooded, \&balance, \&status, \&stopped, \&reload;
     return map { $work{$_} // die "no work '$_'; there are: @{[ names() ]}\n" }
         @names ? @names : names();
 }
