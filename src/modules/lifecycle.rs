@@ -240,6 +240,26 @@ fn lives(member: &Member) -> bool {
     member.phase.runs() && alive(member.pid)
 }
 
+/// Who lives at this moment: the kernel was asked at once for all who are watched; each of the
+/// others costs a look of its own.
+pub struct Living {
+    me: Pid,
+    /// By process id.
+    known: Vec<Pid>,
+}
+
+impl Living {
+    /// Whether a process of that id does.
+    pub fn has(&self, pid: Pid) -> bool {
+        let known = self.known.binary_search_by_key(&pid.0, |known| known.0).is_ok();
+        pid == self.me || known || alive(pid)
+    }
+
+    fn has_member(&self, member: &Member) -> bool {
+        member.phase.runs() && self.has(member.pid)
+    }
+}
+
 /// Takes the lock for callbacks; sleeps while somebody who lives has it, so many ms at most.
 fn wait_for(life: &Life, handle: &Handle<'_, fn(Pid) -> bool>, milliseconds: usize) -> bool {
     let deadline = cycle::nanoseconds() + milliseconds as u64 * 1_000_000;
@@ -369,8 +389,17 @@ impl Own {
         })
     }
 
+    /// See there.
+    pub fn living(&self) -> Living {
+        Living { me: self.me, known: self.others.running() }
+    }
+
     /// Who leads this nginx.
     pub fn leader(&self) -> Option<Member> {
-        decide::leader(self.life.members().filter(lives))
+        self.leader_of(&self.living())
+    }
+
+    fn leader_of(&self, living: &Living) -> Option<Member> {
+        decide::leader(self.life.members().filter(|member| living.has_member(member)))
     }
 }

@@ -110,8 +110,11 @@ impl<'m> Ring<'m> {
     /// as far as a bystander sees it.
     pub fn unread(self) -> u64 {
         let at = |end: &AtomicU64| end.load(Ordering::Relaxed); // a gauge orders nothing
-        let (head, taken) = (at(&self.ends.head), at(&self.ends.taken));
         let tail = at(&self.ends.tail);
+        if tail == 0 {
+            return 0; // never used, as most rings of many workers; the reader's line is left alone
+        }
+        let (head, taken) = (at(&self.ends.head), at(&self.ends.taken));
         let from = |end: u64| Some(tail.wrapping_sub(end)).filter(|b| *b <= self.size as u64);
         from(taken).or(from(head)).unwrap_or_default()
     }

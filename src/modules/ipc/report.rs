@@ -1,8 +1,9 @@
 //! What a status tells of the bus and of the retained values: all of it from shared memory, so that
 //! any worker tells the same.
 
+use super::rings::Bells;
 use super::worker::Worker;
-use super::{alive, rings::Bells};
+use crate::proto::ipc::Pid;
 use crate::shm::slots::{COUNTERS, Counter, Row, Worker as Entry};
 
 /// The bus.
@@ -55,8 +56,8 @@ pub struct Retained {
 pub type Names = Vec<(Vec<u8>, u64)>;
 
 impl Worker {
-    /// Looks at everything.
-    pub fn report(&self) -> Report {
+    /// Looks at everything; `living` says who lives.
+    pub fn report(&self, living: impl Fn(Pid) -> bool) -> Report {
         let (newest, configured) = self.table.current();
         let mesh = self.bells.as_ref().map(Bells::mesh);
         let (mut total, mut held, mut workers) = ([0u64; COUNTERS], 0u64, Vec::new());
@@ -64,7 +65,7 @@ impl Worker {
             for (sum, count) in total.iter_mut().zip(counters) {
                 *sum = sum.wrapping_add(count);
             }
-            let Some(entry) = owner.filter(|entry| alive(entry.pid)) else { continue };
+            let Some(entry) = owner.filter(|entry| living(entry.pid)) else { continue };
             held += holds;
             let mesh = mesh.filter(|_| entry.seat.generation == self.me.seat.generation);
             let inbox = mesh.map(|mesh| mesh.unread(usize::from(entry.seat.worker.0)));

@@ -1,7 +1,7 @@
 //! The node as a status page shows it, from any worker: who is there and how it goes, whether all
 //! are ready, what each has seen of the retained values, what was counted.
 
-use super::{Own, lives, with};
+use super::{Living, Own, with};
 use crate::proto::ipc::{Generation, Pid, WorkerId};
 use crate::proto::lifecycle::{self as decide, Member, Phase, Place, Status, Tally, Why};
 use crate::shm::lifecycle::View;
@@ -60,22 +60,28 @@ pub struct Node {
 /// The node; None in a process that is no worker.
 pub fn node() -> Option<Node> {
     // one after the other: each has a lock of its own
-    node_with(crate::modules::ipc::worker::with(|worker| worker.retained_names())?)
+    let names = crate::modules::ipc::worker::with(|worker| worker.retained_names())?;
+    with(|own| own.node(names, &own.living()))
 }
 
 /// The same, of the retained values these names only.
-pub fn node_with(retained: Vec<(Vec<u8>, u64)>) -> Option<Node> {
-    with(|own| own.node(retained))
+pub fn node_with(retained: Vec<(Vec<u8>, u64)>, living: &Living) -> Option<Node> {
+    with(|own| own.node(retained, living))
+}
+
+/// Who lives; None in a process that is no worker.
+pub fn living() -> Option<Living> {
+    with(|own| own.living())
 }
 
 /// Whether every worker of the generation in force is ready; None in a process that is no worker.
 pub fn ready() -> Option<Result<(), String>> {
-    with(|own| own.ready(&own.views()))
+    with(|own| own.ready(&own.views(&own.living())))
 }
 
 /// A worker's row, with the end of one that nobody has recorded yet.
-fn as_it_is(view: View) -> View {
-    let gone = view.member.phase.runs() && !lives(&view.member);
+fn as_it_is(view: View, living: &Living) -> View {
+    let gone = view.member.phase.runs() && !living.has(view.member.pid);
     let phase = if gone { Phase::Dead } else { view.member.phase };
     let status = if gone { None } else { view.status };
     View { member: Member { phase, ..view.member }, status, ..view }
@@ -93,9 +99,9 @@ fn state(view: &View) -> &'static str {
 }
 
 impl Own {
-    fn views(&self) -> Vec<(usize, View)> {
-        let views = (0..SLOTS).filter_map(|slot| Some((slot, as_it_is(self.life.view(slot)?))));
-        views.collect()
+    fn views(&self, living: &Living) -> Vec<(usize, View)> {
+        let view = |slot| Some((slot, as_it_is(self.life.view(slot)?, living)));
+        (0..SLOTS).filter_map(view).collect()
     }
 
     fn ready(&self, views: &[(usize, View)]) -> Result<(), String> {
@@ -127,8 +133,8 @@ impl Own {
         decide::readiness(&(0..workers).map(place).collect::<Vec<_>>())
     }
 
-    fn node(&self, retained: Vec<(Vec<u8>, u64)>) -> Node {
-        let views = self.views();
+    fn node(&self, retained: Vec<(Vec<u8>, u64)>, living: &Living) -> Node {
+        let views = self.views(living);
         let ready = self.ready(&views);
         let (generation, configured) = self.table.current();
         let counts = Tally::ALL.iter().map(|(tally, name)| {
@@ -169,7 +175,7 @@ impl Own {
             configured,
             load: self.life.load(),
             ready,
-            leader: self.leader(),
+            leader: self.leader_of(living),
             workers,
             retained,
             counters: counts.collect(),

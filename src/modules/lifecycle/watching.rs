@@ -12,6 +12,7 @@ use crate::modules::ipc::inquiry;
 use crate::ngx::log::{self, Level};
 use crate::ngx::process::{self, Bundle};
 use crate::ngx::socket;
+use crate::proto::ipc::Pid;
 use crate::proto::lifecycle::{self as decide, Member, Phase, Status};
 use crate::shm::lifecycle::{Read, What};
 use crate::shm::slots::SLOTS;
@@ -65,6 +66,18 @@ impl Others {
     /// How many are watched by a descriptor.
     pub fn watched(&self) -> usize {
         self.watched.values().filter(|other| other.process.is_some()).count()
+    }
+
+    /// Those of them who run, by process id.
+    pub fn running(&self) -> Vec<Pid> {
+        let others = self.watched.values();
+        let (pids, processes): (Vec<Pid>, Vec<_>) = others
+            .filter_map(|other| Some((other.member.pid, other.process.as_ref()?.as_fd())))
+            .unzip();
+        let running = pids.into_iter().zip(process::running(&processes));
+        let mut pids: Vec<Pid> = running.filter(|(_, runs)| *runs).map(|(pid, _)| pid).collect();
+        pids.sort_unstable_by_key(|pid| pid.0);
+        pids
     }
 }
 

@@ -9,6 +9,7 @@ use crate::modules::core::Core;
 use crate::modules::ipc::report::{self, Report};
 use crate::modules::ipc::settings::{FIXED, Transport};
 use crate::modules::ipc::{self, worker};
+use crate::modules::lifecycle::view;
 use crate::modules::upstream;
 use crate::ngx::cycle;
 use crate::ngx::module::{core_conf, nginx_version};
@@ -25,11 +26,12 @@ const NAMES: usize = 64;
 /// The status; None in a process that is no worker.
 pub fn status() -> Option<Status> {
     let conf = &core_conf::<Core>(cycle::current()?)?.ipc;
-    let mut report = worker::with(|worker| worker.report())?;
+    let living = view::living()?;
+    let mut report = worker::with(|worker| worker.report(|pid| living.has(pid)))?;
     let more = report.retained.names.len().saturating_sub(NAMES) as u64;
     report.retained.names.truncate(NAMES);
     let Lives { mut workers, ready, leader, names, lifecycle } =
-        lives::look(&report.retained.names)?;
+        lives::look(&report.retained.names, &living)?;
     for worker in &mut workers {
         let row = report.workers.iter().find(|row| {
             row.entry.pid.0 == worker.pid && row.entry.seat.generation.0 == worker.generation

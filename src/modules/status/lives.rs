@@ -1,7 +1,7 @@
 //! What the status tells of the workers' lives, as `modules::lifecycle` knows them.
 
 use crate::modules::ipc::report;
-use crate::modules::lifecycle::view;
+use crate::modules::lifecycle::{Living, view};
 use crate::proto::lifecycle::ended_by;
 use crate::proto::status::{Count, Lifecycle, Name, Worker};
 
@@ -25,8 +25,8 @@ pub fn ready() -> Option<Result<(), String>> {
 }
 
 /// All of it, with what each has seen of these names.
-pub fn look(names: &report::Names) -> Option<Lives> {
-    let node = view::node_with(names.clone())?;
+pub fn look(names: &report::Names, living: &Living) -> Option<Lives> {
+    let node = view::node_with(names.clone(), living)?;
     let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
     let workers = node.workers.into_iter().map(|worker| Worker {
         id: worker.id.0,

@@ -74,8 +74,23 @@ sub run ($nginx, $case, $args) {
     my $took   = Time::HiRes::time() - $began;
     return $load if $load->{error};
     $load->{us}    = (nanoseconds($pid) - $before) / 1000 / ($load->{rate} * $took);
+    $load->{rare}  = rare($nginx, $port, $pid, $path);
     $load->{bytes} = length $answer->body;
     return $load;
+}
+
+# The same of one now and then, as scrapes are: the processor has forgotten what it knew of the last.
+sub rare ($nginx, $port, $pid, $path) {
+    my $c      = $nginx->server->connect($port);
+    my $times  = 25;
+    my $before = nanoseconds($pid);
+    for (1 .. $times) {
+        $c->request(GET => $path, keepalive => 1);
+        Time::HiRes::sleep(0.02);
+    }
+    my $us = (nanoseconds($pid) - $before) / 1000 / $times;
+    $c->close;
+    return $us;
 }
 
 # Processor time of a process.

@@ -149,8 +149,8 @@ sub status ($quick) {
     return {
         name => 'status', title => 'A scrape of cc_status', by => 'status',
         peers   => \&CC::Bench::Status::peers, against => [], rounds => 3,
-        metrics => [ [ us => "us of the worker's time per request", 'plain' ], [ p50 => 'p50 us', 'plain' ],
-            [ bytes => 'bytes', 'count' ] ],
+        metrics => [ [ us => "us of the worker's time per request", 'plain' ],
+            [ rare => 'the same, with 50 a second', 'plain' ], [ p50 => 'p50 us', 'plain' ], [ bytes => 'bytes', 'count' ] ],
         cases   => [ map {
             my $workers = $_;
             map { +{ name => "$workers workers, $_", workers => $workers, format => $_, args => {}, kinds => ['ours'] } }
