@@ -164,8 +164,3 @@ impl Drop for Pending {
 pub fn send(call: Call, done: impl FnOnce(Result<Answer, CallError>) + 'static) -> Pending {
     Pending { serial: desk::send(call, Box::new(done)) }
 }
-
-/// Sets the bounds of this process's connections.
-pub fn configure(limits: PoolLimits) {
-    desk::configure(limits);
-}

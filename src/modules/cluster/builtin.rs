@@ -145,7 +145,7 @@ fn report(channel: &str, at: SocketAddr, done: impl FnOnce(Response) + 'static) 
     });
 }
 
-fn transfer(channel: &str, to: SocketAddr, done: impl FnOnce(Response) + 'static) {
+pub(super) fn transfer(channel: &str, to: SocketAddr, done: impl FnOnce(Response) + 'static) {
     given(done, |done| {
         let give =
             move |node: &mut driver::Member, now, token| node.transfer(now, token, to.to_string());

@@ -2,9 +2,12 @@
 
 use std::cell::RefCell;
 
+use http::HeaderValue;
+
 use super::casting::{JSON, Plan, under_way};
 use super::channel::Channel;
 use super::location::{Location, Serves};
+use super::proof::Hop;
 use super::{invoke, node, nodes, proof, refuse, workers};
 use crate::modules::http::Http;
 use crate::ngx::content::{ContentHandler, Outcome};
@@ -106,6 +109,21 @@ fn may_be_cast(request: &Request<'_>) -> Result<(), Response> {
         }
     }
     Ok(())
+}
+
+/// Whether some of the arguments names an action that changes the cluster: then workers are told who
+/// has asked, as that counts as proof there, too.
+pub fn needs_proof(request: &Request<'_>) -> bool {
+    let changes = |arg: query::Arg<'_>| {
+        BuiltIn::named(&arg.name).is_some_and(|action| action.changes_state())
+    };
+    query::parse(request.query()).any(changes)
+}
+
+/// Tells it, in the header of calls for `target`.
+pub fn proven(request: &Request<'_>, target: &[u8]) -> Option<HeaderValue> {
+    let hop = Hop { steps: 1, caller: proof::caller(request) };
+    HeaderValue::from_str(&hop.header(request.method(), target)?).ok()
 }
 
 /// Who is to be asked now.

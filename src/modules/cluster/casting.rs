@@ -12,7 +12,7 @@ use super::call::Draft;
 use super::channel::Channel;
 use super::location::Timeouts;
 use super::remote::Unanswered;
-use super::{cast, function, refuse, remote, workers};
+use super::{cast, function, refuse, remote, ringed, workers};
 use crate::modules::ipc::native::{self, Targets};
 use crate::ngx::client::{self, Answer, CallError, Pending};
 use crate::ngx::content::Parked;
@@ -21,7 +21,7 @@ use crate::ngx::respond::Response;
 use crate::ngx::timer::Timer;
 use crate::proto::cluster::cast::{CastId, Direction, Passage, Stop, Target, Via};
 use crate::proto::cluster::gather::{Failure, Gather};
-use crate::proto::cluster::headers::Road;
+use crate::proto::cluster::headers::{self, Road};
 use crate::proto::ipc::WorkerId;
 
 /// What a cast answers.
@@ -43,7 +43,7 @@ pub struct Plan {
     targets: Vec<Target>,
     query: Vec<u8>,
     body: Bytes,
-    /// The function that workers run, who are then asked over the rings.
+    /// The action that needs no request: workers are asked for it over the rings.
     function: Option<Vec<u8>>,
     /// Calls over HTTP, where there are any.
     workers: Option<Draft>,
@@ -73,16 +73,25 @@ impl Plan {
         };
         let targets = cast::asked(&channel.name, direction).map_err(|why| refused(503, &why))?;
         let function = function::named(channel, None, request.query());
+        let builtin = ringed::named(channel, request.query()).filter(|_| function.is_none());
+        let is_builtin = builtin.is_some();
+        let function = function.or(builtin);
         let is_worker = |target: &Target| matches!(target.via, Via::Worker(_));
         let workers = function.is_none() && targets.iter().any(is_worker);
-        let workers = workers.then(|| draft(Road::Workers)).transpose()?;
+        let mut workers = workers.then(|| draft(Road::Workers)).transpose()?;
+        if let Some(draft) = workers.as_mut().filter(|_| cast::needs_proof(request)) {
+            let target = path(&channel.name, "invoke", request.query());
+            let target = headers::target(&target).map_err(|why| refused(400, &why.to_string()))?;
+            let hop = cast::proven(request, &target);
+            draft.headers.insert("CC-Hop", hop.ok_or_else(|| refused(503, "no shared zone"))?);
+        }
         let nodes = targets.iter().any(|target| !is_worker(target));
         let nodes = nodes.then(|| draft(Road::Nodes)).transpose()?;
         let time = match passage {
             Some(passage) => passage.deadline as usize,
-            None => timeouts.connect + timeouts.send + timeouts.read,
+            None => timeouts.whole(),
         };
-        let ring_time = if passage.is_some() { time } else { timeouts.read };
+        let ring_time = if passage.is_some() || is_builtin { time } else { timeouts.read };
         let next = || match passage {
             Some(passage) => passage.next(passage.deadline),
             None => Passage::first(random(), u32::try_from(timeouts.read).unwrap_or(u32::MAX)),
@@ -168,11 +177,7 @@ impl Plan {
     fn call(&self, number: usize, target: &Target, state: &Rc<State>) -> Result<Under, Failure> {
         let unreachable = |why: &str| Failure::Unreachable(why.into());
         let road = if target.via == Via::Tree { "hub" } else { "invoke" };
-        let mut path = format!("/{}/{road}", self.channel).into_bytes();
-        if !self.query.is_empty() {
-            path.push(b'?');
-            path.extend_from_slice(&self.query);
-        }
+        let path = path(&self.channel, road, &self.query);
         let late = Rc::downgrade(state);
         let settle = move |result: Result<Answer, Failure>| {
             if let Some(state) = late.upgrade() {
@@ -208,6 +213,15 @@ impl Plan {
             remote::Ask { channel: self.channel.clone(), to, draft, target: path, time: self.time };
         Ok(Under::Node(remote::call(ask, move |result| settle(result.map_err(Failure::from)))))
     }
+}
+
+fn path(channel: &str, road: &str, query: &[u8]) -> Vec<u8> {
+    let mut path = [b"/", channel.as_bytes(), b"/", road.as_bytes()].concat();
+    if !query.is_empty() {
+        path.push(b'?');
+        path.extend_from_slice(query);
+    }
+    path
 }
 
 /// A call that is under way; dropping it cancels.

@@ -80,7 +80,8 @@ pub fn serve(
     })
 }
 
-fn status(why: CallFailed) -> u16 {
+/// The status that says so.
+pub fn status(why: CallFailed) -> u16 {
     match why {
         CallFailed::Timeout => 504,
         CallFailed::NoAction => 404,

@@ -70,6 +70,13 @@ impl Location {
     }
 }
 
+impl Timeouts {
+    /// Milliseconds of all steps.
+    pub fn whole(self) -> usize {
+        self.connect.saturating_add(self.send).saturating_add(self.read)
+    }
+}
+
 impl Default for Timeouts {
     fn default() -> Self {
         Timeouts { connect: TIMEOUT, send: TIMEOUT, read: TIMEOUT }

@@ -20,6 +20,7 @@ pub mod nodes;
 pub mod proof;
 pub mod refuse;
 pub mod remote;
+pub mod ringed;
 pub mod settings;
 pub mod signed;
 pub mod stat;
@@ -52,6 +53,7 @@ pub fn node() -> String {
 
 /// The event loop can be used.
 pub fn init_process() {
+    ringed::init_process();
     driver::start();
 }
 

@@ -11,8 +11,8 @@ use crate::ngx::guard::guard;
 use crate::ngx::log::{self, Level};
 use crate::proto::ipc::ask;
 
-/// A built-in action: status and body.
-pub type Builtin = fn(&Ask<'_>) -> (u16, Vec<u8>);
+/// A built-in action: answers by what it is given, now or later.
+pub type Builtin = fn(&Ask<'_>, Due);
 
 /// Buffers kept for the next asks, and the longest that is kept.
 const SPARE: (usize, usize) = (64, 64 << 10);
@@ -40,6 +40,32 @@ impl Work {
     }
 }
 
+/// The answer that a built-in action owes. Dropped without one, it answers that there is none.
+#[derive(Debug)]
+pub struct Due(Option<Asker>);
+
+impl Due {
+    /// Gives it.
+    pub fn give(mut self, status: u16, body: &[u8]) {
+        self.answer(status, body);
+    }
+
+    fn answer(&mut self, status: u16, body: &[u8]) {
+        let Some(asker) = self.0.take() else { return };
+        with(|actions| actions.owed.retain(|owed| *owed != asker));
+        if !native::give(asker, Ok(Reply { status, body })) {
+            let news = "cc: the answer of a built-in action could not be sent";
+            log::cycle(Level::Warn, format_args!("{news}"));
+        }
+    }
+}
+
+impl Drop for Due {
+    fn drop(&mut self) {
+        self.answer(500, b"the action gave no answer");
+    }
+}
+
 #[derive(Default)]
 struct Actions {
     builtins: HashMap<&'static [u8], Builtin>,
@@ -52,6 +78,8 @@ struct Actions {
     /// Most of them.
     limit: usize,
     refused: VecDeque<(Asker, CallFailed)>,
+    /// Of built-in actions that have begun.
+    owed: Vec<Asker>,
     spare: Vec<Vec<u8>>,
 }
 
@@ -83,11 +111,6 @@ pub fn has_function(channel: &[u8], action: &[u8]) -> bool {
 /// Whether there is any in this worker.
 pub fn any_function() -> bool {
     with(|actions| !actions.functions.is_empty()) == Some(true)
-}
-
-/// Whether it is a built-in one.
-pub fn has_builtin(action: &[u8]) -> bool {
-    with(|actions| actions.builtins.contains_key(action)) == Some(true)
 }
 
 /// Says which Lua function answers an action, by its number; 0 is none. False: not a name.
@@ -153,7 +176,8 @@ pub(super) fn has(asker: Asker) -> bool {
     let waits = with(|actions| {
         let for_rust = actions.for_rust.iter().any(|(_, work)| work.asker == asker);
         let for_lua = actions.for_lua.iter().any(|(_, work)| work.asker == asker);
-        for_rust || for_lua || actions.refused.iter().any(|(refused, _)| *refused == asker)
+        let refused = actions.refused.iter().any(|(refused, _)| *refused == asker);
+        for_rust || for_lua || refused || actions.owed.contains(&asker)
     });
     waits == Some(true) || functions::has(asker)
 }
@@ -184,13 +208,10 @@ pub(super) fn work() {
         native::give(asker, Err(why));
     }
     while let Some(Some((builtin, work))) = with(|actions| actions.for_rust.pop_front()) {
-        let (status, body) = match work.ask() {
-            Some(ask) => guard("built-in action", (500, Vec::new()), || builtin(&ask)),
-            None => (500, Vec::new()),
-        };
-        if !native::give(work.asker, Ok(Reply { status, body: &body })) {
-            let news = "cc: the answer of a built-in action could not be sent";
-            log::cycle(Level::Warn, format_args!("{news}"));
+        let due = Due(Some(work.asker));
+        with(|actions| actions.owed.push(work.asker));
+        if let Some(ask) = work.ask() {
+            guard("built-in action", (), || builtin(&ask, due));
         }
         with(|actions| {
             actions.bytes -= work.size();
@@ -208,6 +229,7 @@ pub(super) fn enter(limit: usize) {
 pub(super) fn close() {
     drop(with(|actions| {
         actions.refused.clear();
+        actions.owed.clear();
         (std::mem::take(&mut actions.for_rust), std::mem::take(&mut actions.for_lua))
     }));
 }

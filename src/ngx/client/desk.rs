@@ -62,10 +62,6 @@ fn with<R>(work: impl FnOnce(&mut Desk) -> R) -> R {
     DESK.with(|desk| work(&mut desk.borrow_mut()))
 }
 
-pub(super) fn configure(limits: PoolLimits) {
-    with(|desk| desk.pool.set_limits(limits));
-}
-
 pub(super) fn send(call: Call, done: Done) -> u64 {
     let serial = with(|desk| {
         desk.serial += 1;

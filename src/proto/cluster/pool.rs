@@ -64,11 +64,6 @@ impl<K: Clone + Eq + Hash> Pool<K> {
         self.limits
     }
 
-    /// Puts other limits in force; what is idle beyond them is used or times out.
-    pub fn set_limits(&mut self, limits: PoolLimits) {
-        self.limits = limits;
-    }
-
     /// Open connections, idle or in use.
     pub fn open(&self) -> usize {
         self.open
