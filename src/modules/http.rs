@@ -114,7 +114,7 @@ const UP_TO_2: u32 = UP_TO_1 | conf::NGX_CONF_TAKE2;
 
 const UPSTREAM: u32 = conf::NGX_HTTP_UPS_CONF;
 
-directives!(static mut COMMANDS: [17] = {
+directives!(static mut COMMANDS: [18] = {
     "cc_channel" (Main: HTTP | conf::NGX_CONF_1MORE, MAIN) => |cf, conf| settings::cc_channel(cf, &mut conf.cluster),
     "cc_node" (Main: HTTP | conf::NGX_CONF_TAKE1, MAIN) => |cf, conf| settings::cc_node(cf, &mut conf.cluster),
     "cc_super" (Main: HTTP | conf::NGX_CONF_1MORE, MAIN) => |cf, conf| settings::cc_super(cf, &mut conf.cluster),
@@ -125,6 +125,7 @@ directives!(static mut COMMANDS: [17] = {
     "cc_hub" (Location: IN_LOCATION | UP_TO_1, LOCATION) => |cf, conf| location::cc_hub(cf, &mut conf.cluster),
     "cc_cast" (Location: IN_LOCATION | UP_TO_2, LOCATION) => |cf, conf| location::cc_cast(cf, &mut conf.cluster),
     "cc_action" (Location: IN_LOCATION | conf::NGX_CONF_TAKE2, LOCATION) => |cf, conf| location::cc_action(cf, &mut conf.cluster),
+    "cc_orders" (Location: ANY | conf::NGX_CONF_1MORE, LOCATION) => |cf, conf| location::cc_orders(cf, &mut conf.cluster),
     "cc_connect_timeout" (Location: ANY | conf::NGX_CONF_TAKE1, LOCATION) => |cf, conf| location::cc_connect_timeout(cf, &mut conf.cluster),
     "cc_send_timeout" (Location: ANY | conf::NGX_CONF_TAKE1, LOCATION) => |cf, conf| location::cc_send_timeout(cf, &mut conf.cluster),
     "cc_read_timeout" (Location: ANY | conf::NGX_CONF_TAKE1, LOCATION) => |cf, conf| location::cc_read_timeout(cf, &mut conf.cluster),

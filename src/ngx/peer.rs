@@ -3,7 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{BorrowedFd, RawFd};
 
-use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, getpeername};
+use nix::sys::socket::sockopt::PeerCredentials;
+use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, getpeername, getsockopt};
+use nix::unistd::User;
 
 /// The other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +44,21 @@ impl Peer {
 /// The other end of the connection `fd`.
 pub(crate) fn of_connection(fd: RawFd) -> Option<Peer> {
     Peer::of(&getpeername::<SockaddrStorage>(fd).ok()?)
+}
+
+/// The user id of the process that made the connection `fd`, by a Unix socket.
+pub(crate) fn user_of_connection(fd: RawFd) -> Option<u32> {
+    // SAFETY: the caller's descriptor, open for as long as the call runs.
+    let socket = unsafe { BorrowedFd::borrow_raw(fd) };
+    let credentials = getsockopt(&socket, PeerCredentials).ok()?;
+    // of a TCP connection the kernel says that it knows none
+    (credentials.pid() > 0).then(|| credentials.uid())
+}
+
+/// The id of the user of that name.
+pub fn user_named(name: &[u8]) -> Option<u32> {
+    let user = User::from_name(std::str::from_utf8(name).ok()?).ok()??;
+    Some(user.uid.as_raw())
 }
 
 /// What nginx has in a sockaddr.

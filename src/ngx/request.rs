@@ -140,6 +140,13 @@ impl<'a> Request<'a> {
         (said == Some(peer)).then_some(peer)
     }
 
+    /// The user of this machine who has made the connection, by a Unix socket.
+    pub fn user(&self) -> Option<u32> {
+        let here = self.peer() == Some(Peer::Unix);
+        // SAFETY: as in peer().
+        here.then(|| peer::user_of_connection(unsafe { (*self.get().connection).fd }))?
+    }
+
     /// What the client has sent as its body; None where it cannot be read any more.
     pub fn body(&self) -> Option<Vec<u8>> {
         // SAFETY: null or the request's, once ngx_http_read_client_request_body was called.

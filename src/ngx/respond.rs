@@ -9,7 +9,7 @@ use crate::ngx::module::in_pool;
 use crate::ngx::request::Request;
 
 /// Status, headers and body.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Response {
     /// 200 to 599.
     pub status: u16,

@@ -1,6 +1,8 @@
 //! The actions that every channel has. Those that change the cluster need proof of who asks, and
 //! run in the router.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use super::channel::Channel;
@@ -17,6 +19,13 @@ use crate::proto::cluster::membership::message::{Reason, Request as Message};
 use crate::proto::cluster::membership::output::Report;
 
 const JSON: &str = "application/json";
+
+type Done = Box<dyn FnOnce(Response)>;
+
+thread_local! {
+    /// Orders to go to another super that are not carried out yet, and who waits for that.
+    static ORDERS: RefCell<HashMap<(String, SocketAddr), Vec<Done>>> = RefCell::default();
+}
 
 /// Serves a request for the action.
 pub fn serve(
@@ -104,6 +113,7 @@ fn message(body: &[u8], caller: &Caller) -> Result<Message, (u16, String)> {
         Origin::Node(name) if name != message.sender() => {
             Err((403, format!("node {name} speaks for another one")))
         }
+        Origin::Operator => Err((403, "orders are no messages of nodes".into())),
         _ => Ok(message),
     }
 }
@@ -145,7 +155,39 @@ fn report(channel: &str, at: SocketAddr, done: impl FnOnce(Response) + 'static) 
     });
 }
 
+/// An order under way; over when it is dropped.
+struct Order((String, SocketAddr));
+
+impl Order {
+    /// Who waits for it.
+    fn end(&self) -> Vec<Done> {
+        ORDERS.with_borrow_mut(|orders| orders.remove(&self.0)).unwrap_or_default()
+    }
+}
+
+impl Drop for Order {
+    fn drop(&mut self) {
+        // outside of the borrow: they answer
+        drop(self.end());
+    }
+}
+
+/// To another super. The workers of a cast all ask for the same: what comes of the first order is
+/// told to all.
 pub(super) fn transfer(channel: &str, to: SocketAddr, done: impl FnOnce(Response) + 'static) {
+    let order = (channel.to_string(), to);
+    let begun = ORDERS.with_borrow_mut(|orders| {
+        let waiting = orders.entry(order.clone()).or_default();
+        waiting.push(Box::new(done));
+        waiting.len() > 1
+    });
+    if begun {
+        return;
+    }
+    let order = Order(order);
+    let done = move |answer: Response| {
+        order.end().into_iter().for_each(|done| done(answer.clone()));
+    };
     given(done, |done| {
         let give =
             move |node: &mut driver::Member, now, token| node.transfer(now, token, to.to_string());

@@ -6,6 +6,7 @@ use crate::modules::http::Http;
 use crate::ngx::conf::{Conf, ConfError, ConfResult, Line, shown};
 use crate::ngx::content::{ContentHandler, Handler};
 use crate::ngx::http::{Inherit, main_conf};
+use crate::ngx::peer;
 use crate::ngx::value::Value;
 use crate::proto::cluster::action::{check_action, check_channel};
 use crate::proto::cluster::builtin::BuiltIn;
@@ -25,6 +26,8 @@ pub struct Location {
     connect: Option<usize>,
     send: Option<usize>,
     read: Option<usize>,
+    /// User ids.
+    orders: Option<Vec<u32>>,
 }
 
 /// What a location serves.
@@ -63,6 +66,11 @@ impl Location {
         self.actions.iter().find(|action| action.name == name).map(|action| &action.uri)
     }
 
+    /// The users of this machine who may give orders.
+    pub fn orders(&self) -> &[u32] {
+        self.orders.as_deref().unwrap_or_default()
+    }
+
     /// How long calls may take.
     pub fn timeouts(&self) -> Timeouts {
         let of = |set: Option<usize>| set.unwrap_or(TIMEOUT);
@@ -88,6 +96,7 @@ impl Inherit for Location {
         self.connect = self.connect.or(outer.connect);
         self.send = self.send.or(outer.send);
         self.read = self.read.or(outer.read);
+        self.orders = self.orders.take().or_else(|| outer.orders.clone());
         if let Some(serves) = self.serves.as_ref().filter(|serves| !cf.is_served(Some(serves.own)))
         {
             let directive = serves.directive;
@@ -190,6 +199,18 @@ pub fn cc_action(cf: &mut Conf<'_>, conf: &mut Location) -> ConfResult {
         return Err(format!("invalid URI \"{}\"", shown(text)).into());
     }
     conf.actions.push(Action { name, uri, line });
+    Ok(())
+}
+
+/// `cc_orders`.
+pub fn cc_orders(cf: &Conf<'_>, conf: &mut Location) -> ConfResult {
+    once(conf.orders.is_some())?;
+    let words: Vec<&[u8]> = cf.args().skip(1).collect();
+    let none = words == [&b"off"[..]];
+    let users = words.into_iter().filter(|_| !none).map(|name| {
+        peer::user_named(name).ok_or_else(|| format!("getpwnam(\"{}\") failed", shown(name)))
+    });
+    conf.orders = Some(users.collect::<Result<_, _>>()?);
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! Who asks: the connection's other end, a node that signed its call, or, where another worker of
+//! Who asks: the connection's other end, a user of this machine, a node that signed its call, or, where another worker of
 //! this node sent the request on, what that one found. Workers believe each other by a key that is
 //! in the zone.
 
@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use std::net::IpAddr;
 
 use crate::modules::core::Core;
+use crate::modules::http::Http;
 use crate::modules::ipc::Peers;
 use crate::ngx::cycle;
 use crate::ngx::module::core_conf;
@@ -18,11 +19,16 @@ use super::{node, settings};
 /// Headers of proxies: with one of them the connection's other end is not who asks.
 const PROXIES: [&str; 4] = ["Forwarded", "Via", "X-Forwarded-For", "X-Real-IP"];
 
+/// In the header from worker to worker; no node can have that name.
+const OPERATOR: &str = "operator!";
+
 /// Where a request came from to the first worker of this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// From this machine.
     Local,
+    /// From a user of this machine who may give orders here, by a Unix socket.
+    Operator,
     /// From another one, or nobody can tell.
     Remote,
     /// From a node that has the secret, as it calls itself.
@@ -47,7 +53,7 @@ impl Caller {
     /// Whether it may change the cluster.
     pub fn may_change(&self) -> bool {
         match self.origin {
-            Origin::Node(_) => true,
+            Origin::Node(_) | Origin::Operator => true,
             Origin::Local => settings().is_some_and(|settings| settings.secrets().is_none()),
             Origin::Remote => false,
         }
@@ -86,6 +92,7 @@ impl Hop {
         let origin = match words.next()? {
             "local" => Origin::Local,
             "remote" => Origin::Remote,
+            OPERATOR => Origin::Operator,
             node => Origin::Node(node.into()),
         };
         let ip = ip.map(str::parse).transpose().ok()?;
@@ -98,6 +105,7 @@ impl Hop {
         let origin = match &self.caller.origin {
             Origin::Local => "local",
             Origin::Remote => "remote",
+            Origin::Operator => OPERATOR,
             Origin::Node(name) => name,
         };
         let claim = format!("{} {ip} {origin}", self.steps);
@@ -135,12 +143,19 @@ pub fn caller(request: &Request<'_>) -> Caller {
     let proxied = PROXIES.iter().any(|name| request.header(name).is_some());
     match peer.is_local() {
         true if proxied => remote(None),
+        true if may_order(request) => Caller { origin: Origin::Operator, ip: None },
         true => Caller { origin: Origin::Local, ip: peer.ip() },
         false => remote(peer.ip()),
     }
 }
 
+/// Whether the location takes orders from the user at the other end of the connection.
+fn may_order(request: &Request<'_>) -> bool {
+    let users = request.location::<Http>().map_or(&[][..], |conf| conf.cluster.orders());
+    !users.is_empty() && request.user().is_some_and(|user| users.contains(&user))
+}
+
 /// Whether the request comes from this machine, not through a proxy.
 pub fn is_local(request: &Request<'_>) -> bool {
-    caller(request).origin == Origin::Local
+    matches!(caller(request).origin, Origin::Local | Origin::Operator)
 }

@@ -1,10 +1,6 @@
 //! Built-in actions as workers of this node ask each other for them, over the rings: those that a cast
 //! may have. Who asks has seen to it that they may be asked for.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
-use std::net::SocketAddr;
-
 use super::channel::Channel;
 use super::{builtin, function, settings, stat, workers};
 use crate::modules::ipc::actions::{self, Due};
@@ -16,11 +12,6 @@ use crate::proto::cluster::query;
 
 /// The action as a worker that is not the router sends it on. No request has it.
 const SENT_ON: &str = "transferServer at the router";
-
-thread_local! {
-    /// Orders to go to another super that are not carried out yet, and who waits for that.
-    static ORDERS: RefCell<HashMap<(String, SocketAddr), Vec<Due>>> = RefCell::default();
-}
 
 /// This worker answers them from now on.
 pub fn init_process() {
@@ -54,7 +45,9 @@ fn run(ask: &Ask<'_>, due: Due) {
         Ok(Command::Stat { self_only }) => {
             stat::tell(&channel, timeouts, self_only, ask.args, done(due));
         }
-        Ok(Command::Transfer(to)) if workers::am_router() => transfer(&channel.name, to, due),
+        Ok(Command::Transfer(to)) if workers::am_router() => {
+            builtin::transfer(&channel.name, to, done(due));
+        }
         Ok(Command::Transfer(_)) => send_on(ask, timeouts.whole() as u64, due),
         // no other one is registered
         Ok(_) => {}
@@ -72,40 +65,4 @@ fn send_on(ask: &Ask<'_>, time: u64, due: Due) {
         Err(why) => due.give(function::status(why), why.words().as_bytes()),
     });
     sent.detach();
-}
-
-/// An order under way; over when it is dropped.
-struct Order((String, SocketAddr));
-
-impl Order {
-    /// Who waits for it.
-    fn end(&self) -> Vec<Due> {
-        ORDERS.with_borrow_mut(|orders| orders.remove(&self.0)).unwrap_or_default()
-    }
-}
-
-impl Drop for Order {
-    fn drop(&mut self) {
-        // outside of the borrow: they answer
-        drop(self.end());
-    }
-}
-
-/// The workers of a cast all ask for the same: what comes of the first order is told to all.
-fn transfer(channel: &str, to: SocketAddr, due: Due) {
-    let order = (channel.to_string(), to);
-    let begun = ORDERS.with_borrow_mut(|orders| {
-        let waiting = orders.entry(order.clone()).or_default();
-        waiting.push(due);
-        waiting.len() > 1
-    });
-    if begun {
-        return;
-    }
-    let order = Order(order);
-    builtin::transfer(channel, to, move |answer| {
-        for due in order.end() {
-            due.give(answer.status, &answer.body);
-        }
-    });
 }
