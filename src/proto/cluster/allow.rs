@@ -5,6 +5,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str;
 
+use crate::proto::upstream::address::unix_path;
+
 use ipnet::IpNet;
 
 /// Longest address of a node, in bytes.
@@ -63,7 +65,7 @@ pub enum AddressError {
 /// Reads an address that the user wrote: `HOST:PORT` with an IPv4 address, an IPv6 address in
 /// brackets or a name, or `unix:/PATH`.
 pub fn configured(text: &[u8]) -> Result<Address, AddressError> {
-    if let Some(path) = text.strip_prefix(b"unix:") {
+    if let Some(path) = unix_path(text) {
         let fits = path.starts_with(b"/") && path.len() <= PATH_MAX && !path.contains(&0);
         return fits.then(|| Address::Unix(path.to_vec())).ok_or(AddressError::Path);
     }
@@ -214,6 +216,7 @@ mod tests {
             ("[::1]:8080", "[::1]:8080"),
             ("Node-1.Example:65535", "node-1.example:65535"),
             ("unix:/run/a b.sock", "unix:/run/a b.sock"),
+            ("Unix:/run/a", "unix:/run/a"),
         ] {
             assert_eq!(configured(text.as_bytes()).unwrap().to_string(), shown);
         }
@@ -239,6 +242,7 @@ mod tests {
             ("http://a:80", AddressError::Form),
             ("user@a:80", AddressError::Name),
             ("unix:run", AddressError::Path),
+            ("Unix:10", AddressError::Path),
         ] {
             assert_eq!(configured(text.as_bytes()), Err(error), "{text}");
         }

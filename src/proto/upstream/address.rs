@@ -89,8 +89,8 @@ pub fn list(text: &[u8]) -> Result<Vec<Address>, (&[u8], AddressError)> {
     words.map(|word| peer(word, Beside::Nothing).map_err(|error| (word, error))).collect()
 }
 
-/// As nginx, which takes the word in any case.
-fn unix_path(host: &[u8]) -> Option<&[u8]> {
+/// The path of a Unix socket. As nginx, which takes the word in any case.
+pub fn unix_path(host: &[u8]) -> Option<&[u8]> {
     let (word, path) = host.split_at_checked(5)?;
     word.eq_ignore_ascii_case(b"unix:").then_some(path)
 }
