@@ -13,6 +13,7 @@ pub mod http;
 pub mod listening;
 pub mod log;
 pub mod lua;
+pub mod membarrier;
 pub mod memory;
 pub mod module;
 pub mod peer;

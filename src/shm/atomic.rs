@@ -18,6 +18,15 @@ pub fn fence_for_loom() {
     fence(Ordering::SeqCst);
 }
 
+/// A store with Release, behind which the compiler moves nothing in front. The processor may, until
+/// somebody's barrier interrupts it. Loom knows no such barrier, and takes this for a full one.
+#[inline(always)]
+pub fn store_for_poller(word: &AtomicU64, value: u64) {
+    word.store(value, Ordering::Release);
+    fence_for_loom();
+    std::sync::atomic::compiler_fence(Ordering::SeqCst);
+}
+
 #[cfg(all(test, not(loom)))]
 mod watched {
     use std::cell::Cell;

@@ -15,6 +15,9 @@ const STREAK: usize = 64;
 /// others' records in between.
 const PIECE: usize = 256 << 10;
 
+/// Records taken from all rings while awake, before the one that they come from is polled.
+const BUSY: u32 = if cfg!(test) { 8 } else { 1024 };
+
 /// Wakes the workers of a generation.
 pub trait Bell: Clone {
     /// Wakes `worker`, which sleeps.
@@ -25,6 +28,15 @@ pub trait Bell: Clone {
     fn holds(&self, _worker: usize) -> bool {
         false
     }
+
+    /// Has this process take part in the barriers of others; false where that cannot be, and then a
+    /// barrier of its own would not do either.
+    fn takes_part(&self) -> bool {
+        false
+    }
+
+    /// As if all processes that take part had a full barrier at this moment, this one included.
+    fn barrier(&self) {}
 }
 
 /// The bells of a generation, and this worker's number in it.
@@ -65,7 +77,8 @@ impl<'m, B: Bell> Bells<'m, B> {
             self.mesh.mail(self.me, to);
             self.bell.ring(to);
         }
-        Some(Writer { bells: self.clone(), to, producer, piece })
+        let ordered = self.bell.takes_part();
+        Some(Writer { bells: self.clone(), to, producer, piece, ordered })
     }
 
     /// Whether some receiver has room again.
@@ -89,6 +102,7 @@ impl<'m, B: Bell> Bells<'m, B> {
 
     /// From now on senders ring. False: something has come in between.
     pub fn sleep(&self) -> bool {
+        self.mesh.stop_polling(self.me, || self.bell.barrier());
         self.mesh.sleep(self.me)
     }
 
@@ -142,6 +156,8 @@ pub struct Writer<'m, B> {
     to: usize,
     producer: Producer<'m>,
     piece: usize,
+    /// This process takes part in barriers.
+    ordered: bool,
 }
 
 impl<B: Bell> Wire for Writer<'_, B> {
@@ -156,10 +172,14 @@ impl<B: Bell> Wire for Writer<'_, B> {
             return Put::Gone;
         }
         let parts: [&[u8]; 3] = [header, name, piece];
-        if self.producer.put(parts).is_err()
-            && !(self.producer.want_room() && self.producer.put(parts).is_ok())
+        if self.producer.write(parts).is_err()
+            && !(self.producer.want_room() && self.producer.write(parts).is_ok())
         {
             return Put::Blocked;
+        }
+        let (me, to, mesh) = (self.bells.me, self.to, &self.bells.mesh);
+        if mesh.publish(&mut self.producer, me, to, self.ordered) {
+            return Put::Taken;
         }
         if self.bells.bell.holds(self.to) {
             self.bells.mesh.note(self.bells.me, self.to);
@@ -179,6 +199,12 @@ pub struct Reader<'m, B> {
     later: u128,
     current: usize,
     streak: usize,
+    /// This process takes part in barriers.
+    ordered: bool,
+    /// Records taken.
+    taken: u32,
+    /// How often the worker had slept when it was last looked at whether rings should be polled.
+    naps: u32,
 }
 
 impl<'m, B: Bell> Reader<'m, B> {
@@ -188,6 +214,8 @@ impl<'m, B: Bell> Reader<'m, B> {
             .map(|from| (from != bells.me).then(|| bells.mesh.ring(from, bells.me))?)
             .map(|ring| ring.map(Ring::consumer))
             .collect();
+        // a predecessor may have polled
+        bells.mesh.stop_polling(bells.me, || bells.bell.barrier());
         let bits = bells.mesh.enter(bells.me);
         for (ring, from) in consumers.iter().zip(0..) {
             if ring.as_ref().is_some_and(Consumer::is_used) {
@@ -196,7 +224,9 @@ impl<'m, B: Bell> Reader<'m, B> {
                 bells.bell.ring(from);
             }
         }
-        Reader { bells, consumers, bits, later: 0, current: usize::MAX, streak: 0 }
+        let ordered = bells.bell.takes_part();
+        let (later, current, streak, taken, naps) = (0, usize::MAX, 0, 0, 0);
+        Reader { bells, consumers, bits, later, current, streak, ordered, taken, naps }
     }
 
     /// Looks into all rings: whether there is a record that no bell has told of, for its sender was
@@ -221,8 +251,11 @@ impl<'m, B: Bell> Reader<'m, B> {
                 }
                 if more {
                     self.later |= 1 << self.current;
-                } else if ring.wanted() {
-                    self.give_room(self.current);
+                } else {
+                    ring.caught_up();
+                    if ring.wanted() {
+                        self.give_room(self.current);
+                    }
                 }
             }
             if self.bits == 0 {
@@ -243,6 +276,10 @@ impl<'m, B: Bell> Reader<'m, B> {
     #[inline]
     pub fn record(&mut self) -> Option<&[u8]> {
         self.streak += 1;
+        self.taken = self.taken.wrapping_add(1);
+        if self.taken % BUSY == 0 && self.ordered {
+            self.poll_current();
+        }
         if let Some(Some(ring)) = self.consumers.get_mut(self.current)
             && ring.half()
             && ring.wanted()
@@ -250,6 +287,18 @@ impl<'m, B: Bell> Reader<'m, B> {
             self.give_room(self.current);
         }
         self.consumers.get_mut(self.current)?.as_mut()?.take()
+    }
+
+    /// Looks into this ring without being told, if there was so much to do that the worker has not
+    /// slept for a while: that spares both sides the bell for each record, and costs a barrier
+    /// before the next sleep.
+    #[cold]
+    fn poll_current(&mut self) {
+        let naps = self.bells.mesh.naps(self.bells.me);
+        if naps == self.naps {
+            self.bells.mesh.poll(self.bells.me, self.current);
+        }
+        self.naps = naps;
     }
 
     /// Lets a sender that waits for room write again.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool as Flag, Ordering};
 
 use loom::model::Builder;
 use loom::sync::Arc;
+use loom::sync::atomic::fence;
 use loom::thread;
 
 use super::mesh::model::Memory;
@@ -154,6 +155,36 @@ fn loom_mesh_no_wake_up_is_lost() {
             assert_eq!(taken + drain(memory, 1), 2, "a record is there, and nobody says so");
         },
     );
+}
+
+/// Nor does one who looked by itself until now.
+#[test]
+fn loom_mesh_who_stops_polling_sleeps_over_nothing() {
+    let polling = || {
+        let memory = Memory::new(2, RING);
+        memory.mesh().enter(1);
+        memory.mesh().poll(1, 0);
+        memory
+    };
+    let send = |memory: &Memory| {
+        let mesh = memory.mesh();
+        let mut producer = mesh.ring(0, 1).unwrap().producer();
+        let mut rung = false;
+        for _ in 0..2 {
+            producer.write([b"", b"", b""]).unwrap();
+            rung |= !mesh.publish(&mut producer, 0, 1, true) && mesh.mail(0, 1);
+        }
+        rung
+    };
+    let receive = |memory: &Memory| {
+        let taken = drain(memory, 1);
+        memory.mesh().stop_polling(1, || fence(Ordering::SeqCst));
+        (taken, memory.mesh().sleep(1))
+    };
+    two(3, polling, send, receive, |memory, rung, (taken, asleep)| {
+        assert!(rung || !asleep || taken == 2, "it sleeps over mail");
+        assert_eq!(taken + drain(memory, 1), 2, "a record is there, and nobody says so");
+    });
 }
 
 #[test]

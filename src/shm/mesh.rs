@@ -7,7 +7,7 @@
 //! The price is memory, of which only what was written to is ever backed.
 
 use super::atomic::{AtomicU32, AtomicU64, Ordering, fence, fence_for_loom};
-use super::ring::{Ends, Ring};
+use super::ring::{Ends, Producer, Ring};
 use super::{Shared, Word, several};
 
 /// Most workers that rings are made for; more use the sockets.
@@ -29,12 +29,16 @@ struct Bell {
     room: AtomicU32,
     /// A bit per sender that has written.
     mail: [AtomicU64; MESH_MAX / 64],
-    _line: [u32; 26],
+    /// How often the worker has gone to sleep.
+    naps: AtomicU32,
+    _line: [u32; 25],
     /// The worker has left a generation that ends: nobody will follow it. Each sender looks here
     /// first, so it is apart from what changes with each message.
     left: AtomicU32,
     /// Somebody accounts for what was left unread; in the first bell only.
     settled: AtomicU32,
+    /// A bit per sender whose ring the worker looks into by itself: that one need not tell of mail.
+    polled: [AtomicU64; MESH_MAX / 64],
 }
 
 // SAFETY: atomics only, repr(C).
@@ -179,6 +183,84 @@ impl<'m> Mesh<'m> {
             && bell.awake.swap(AWAKE, Ordering::SeqCst) == ASLEEP
     }
 
+    /// From now on `me` looks into the ring from `from` by itself, until it sleeps.
+    pub fn poll(&self, me: usize, from: usize) {
+        if let Some(word) = self.bell(me).and_then(|bell| bell.polled.get(from / 64)) {
+            // Relaxed, here and where it is looked at: whoever does not know yet tells of its mail
+            word.fetch_or(1 << (from % 64), Ordering::Relaxed);
+        }
+    }
+
+    /// Makes visible what `from` has written for `to`. True: `to` looks by itself and need not be told
+    /// (`mail`). Only where `from` takes part in the barriers of `to`.
+    #[inline]
+    pub fn publish(&self, ring: &mut Producer<'_>, from: usize, to: usize, ordered: bool) -> bool {
+        if ordered && self.is_polled(from, to) {
+            ring.publish_to_poller();
+            // once more, for `to` may have stopped before it could see that: then either its barrier
+            // came later, and it sees it, or this look did
+            if self.is_polled(from, to) {
+                return true;
+            }
+        }
+        ring.publish();
+        false
+    }
+
+    #[inline]
+    fn is_polled(&self, from: usize, to: usize) -> bool {
+        self.bell(to)
+            .and_then(|bell| bell.polled.get(from / 64))
+            .is_some_and(|word| word.load(Ordering::Relaxed) & 1 << (from % 64) != 0)
+    }
+
+    /// The senders that `me` looks after by itself.
+    fn polled(bell: &Bell) -> u128 {
+        let words = bell.polled.iter().zip(0u32..);
+        words.fold(0, |bits, (word, i)| bits | u128::from(word.load(Ordering::Relaxed)) << (64 * i))
+    }
+
+    /// Those of them that have written.
+    #[inline]
+    fn written(&self, me: usize, polled: u128) -> u128 {
+        let (mut left, mut bits) = (polled, 0);
+        while left != 0 {
+            let from = left.trailing_zeros();
+            if self.ring(from as usize, me).is_some_and(Ring::has_unread) {
+                bits |= 1 << from;
+            }
+            left &= left - 1;
+        }
+        bits
+    }
+
+    /// From now on all senders tell `me` of mail again, of which `barrier` must make sure: it orders
+    /// what they have done so far before what `me` does next.
+    pub fn stop_polling(&self, me: usize, barrier: impl FnOnce()) {
+        let Some(bell) = self.bell(me) else { return };
+        let polled = Self::polled(bell);
+        if polled == 0 {
+            return;
+        }
+        for word in &bell.polled {
+            word.store(0, Ordering::SeqCst);
+        }
+        barrier();
+        // what was written before the barrier is seen now, what comes later is told of
+        let written = self.written(me, polled);
+        for (word, i) in bell.mail.iter().zip(0u32..) {
+            let bits = (written >> (64 * i)) as u64;
+            if bits != 0 {
+                word.fetch_or(bits, Ordering::SeqCst);
+            }
+        }
+    }
+
+    /// How often `me` has gone to sleep.
+    pub fn naps(&self, me: usize) -> u32 {
+        self.bell(me).map_or(0, |bell| bell.naps.load(Ordering::Relaxed)) // its own
+    }
+
     /// The senders that have written to `me` since the last call, a bit each.
     #[inline]
     pub fn senders(&self, me: usize) -> u128 {
@@ -192,7 +274,7 @@ impl<'m> Mesh<'m> {
         if bits != 0 {
             fence(Ordering::SeqCst); // with put() and mail()
         }
-        bits
+        bits | self.written(me, Self::polled(bell))
     }
 
     /// Whether a receiver has told `me` of room since the last call.
@@ -208,10 +290,12 @@ impl<'m> Mesh<'m> {
         self.bell(me).is_some_and(|bell| {
             bell.mail.iter().any(|word| word.load(Ordering::SeqCst) != 0)
                 || bell.room.load(Ordering::SeqCst) != 0
+                || self.written(me, Self::polled(bell)) != 0
         })
     }
 
-    /// `me` wants to sleep: from now on it must be woken. False: something has come, stay awake.
+    /// `me`, which polls no ring, wants to sleep: from now on it must be woken. False: something has
+    /// come, stay awake.
     pub fn sleep(&self, me: usize) -> bool {
         let Some(bell) = self.bell(me) else { return true };
         bell.awake.store(ASLEEP, Ordering::SeqCst); // with wake()
@@ -220,6 +304,7 @@ impl<'m> Mesh<'m> {
             bell.awake.store(AWAKE, Ordering::SeqCst);
             return false;
         }
+        bell.naps.store(bell.naps.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         true
     }
 
@@ -299,9 +384,11 @@ pub mod model {
                 awake: AtomicU32::new(0),
                 room: AtomicU32::new(0),
                 mail: std::array::from_fn(|_| AtomicU64::new(0)),
-                _line: [0; 26],
+                naps: AtomicU32::new(0),
+                _line: [0; 25],
                 left: AtomicU32::new(0),
                 settled: AtomicU32::new(0),
+                polled: std::array::from_fn(|_| AtomicU64::new(0)),
             };
             Memory {
                 bells: (0..workers).map(|_| bell()).collect(),

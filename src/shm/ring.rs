@@ -5,13 +5,15 @@
 
 use std::marker::PhantomData;
 
-use super::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use super::atomic::{AtomicU32, AtomicU64, Ordering, fence, store_for_poller};
 use super::{Shared, Word};
 
 /// Bytes in front of each record: its length.
 const PREFIX: usize = 8;
 /// As much as a producer uses of a ring as long as its consumer keeps up: it stays in the cache.
 const HOT: usize = 512 << 10;
+/// How far in front of a record the consumer has the processor fetch what lies there already.
+const AHEAD: u64 = 512;
 /// In a length word: the rest of the lap is unused.
 const PAD: u64 = 1 << 63;
 
@@ -119,6 +121,12 @@ impl<'m> Ring<'m> {
         from(taken).or(from(head)).unwrap_or_default()
     }
 
+    /// Whether there is anything that its consumer, who asks, has not taken.
+    #[inline]
+    pub fn has_unread(self) -> bool {
+        self.ends.tail.load(Ordering::Acquire) != self.ends.taken.load(Ordering::Relaxed)
+    }
+
     /// The data's address `position` bytes since the beginning.
     fn at(&self, position: u64) -> *mut u8 {
         // SAFETY: masked into the data.
@@ -157,11 +165,6 @@ impl Ring<'_> {
     /// Whether the producer waits for room.
     pub fn is_wanted(self) -> bool {
         self.ends.wanted.load(Ordering::Relaxed) != 0
-    }
-
-    /// Whether there is any.
-    pub fn has_unread(self) -> bool {
-        self.consumer().next != self.ends.tail.load(Ordering::Acquire)
     }
 }
 
@@ -224,8 +227,14 @@ pub struct Producer<'m> {
 
 impl Producer<'_> {
     /// Appends the concatenation of `parts` as one record, visible at once.
-    #[inline(always)] // so that parts of a known length are copied by a few instructions
+    #[inline]
     pub fn put(&mut self, parts: [&[u8]; 3]) -> Result<(), NoRoom> {
+        self.write(parts).map(|()| self.publish())
+    }
+
+    /// The same, visible once it is published.
+    #[inline(always)] // so that parts of a known length are copied by a few instructions
+    pub fn write(&mut self, parts: [&[u8]; 3]) -> Result<(), NoRoom> {
         let length: usize = parts.iter().map(|part| part.len()).sum();
         let need = (PREFIX + length).next_multiple_of(8);
         if length > Ring::longest(self.ring.size) {
@@ -254,10 +263,22 @@ impl Producer<'_> {
             }
         }
         self.tail = self.tail.wrapping_add(need as u64);
+        Ok(())
+    }
+
+    /// Makes visible what was written, before anything that follows.
+    #[inline]
+    pub fn publish(&mut self) {
         // Release pairs with is_empty(). SeqCst, and a swap, for Mesh::mail(), whose look at the bell
         // must not come first: this is the cheapest way to say so.
         self.ring.ends.tail.swap(self.tail, Ordering::SeqCst);
-        Ok(())
+    }
+
+    /// Makes visible what was written; what follows may come first, unless somebody's barrier is in
+    /// between (`Bell::barrier`).
+    #[inline]
+    pub fn publish_to_poller(&mut self) {
+        store_for_poller(&self.ring.ends.tail, self.tail); // pairs with is_empty()
     }
 
     /// Whether there ever was a record.
@@ -348,21 +369,34 @@ impl Consumer<'_> {
             if size > lap || beyond || size == 0 || size % 8 != 0 {
                 // no producer of ours wrote that: forget what is there rather than follow it, which
                 // might lead around the ring for years
-                self.next = self.tail;
+                self.hand_out(self.tail);
                 self.release();
                 return None;
             }
-            self.next = self.head.wrapping_add(size as u64);
+            self.hand_out(self.head.wrapping_add(size as u64));
             if padded {
                 self.release();
                 continue;
             }
-            self.ring.ends.taken.store(self.next, Ordering::Relaxed); // for a successor only
+            if self.tail.wrapping_sub(self.next) > AHEAD + 64 {
+                prefetch(self.ring.at(self.next.wrapping_add(AHEAD)));
+            }
             let start = self.ring.at(self.head.wrapping_add(PREFIX as u64));
             // SAFETY: inside this lap, and between head and tail, where the producer does not
             // write until release().
             return Some(unsafe { std::slice::from_raw_parts(start, length) });
         }
+    }
+
+    /// Nothing is unread, whatever was scribbled where that is told.
+    pub fn caught_up(&mut self) {
+        self.hand_out(self.next);
+    }
+
+    #[inline]
+    fn hand_out(&mut self, end: u64) {
+        self.next = end;
+        self.ring.ends.taken.store(end, Ordering::Relaxed); // for a successor, and has_unread()
     }
 
     /// Gives back the room of what was taken.

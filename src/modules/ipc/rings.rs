@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use crate::ngx::socket;
+use crate::ngx::{membarrier, socket};
 use crate::shm::ends::{self, Bell};
 use crate::shm::mesh::Mesh;
 
@@ -38,6 +38,15 @@ impl Bell for Fds {
             held.workers.set(held.workers.get() | bit.unwrap_or(0));
             bit.is_some()
         })
+    }
+
+    fn takes_part(&self) -> bool {
+        membarrier::take_part()
+    }
+
+    #[inline]
+    fn barrier(&self) {
+        membarrier::all();
     }
 }
 
