@@ -12,7 +12,7 @@ use std::rc::Rc;
 
 use ngx::ffi::{ngx_command_t, ngx_module_t};
 
-use self::choice::{Choice, Kept};
+use self::choice::Choice;
 use self::settings::{Conf, Source};
 use crate::modules::http::{Context, Http, Server};
 use crate::modules::listen;
@@ -21,8 +21,9 @@ use crate::ngx::delegate::{self, Before};
 use crate::ngx::http::context;
 use crate::ngx::log::Level;
 use crate::ngx::request::Request;
-use crate::ngx::upstream::{self, Balancer, Begin, Hooks, Slot, Target};
+use crate::ngx::upstream::{self, Balancer, Begin, Hooks, Slot, Target, Timeouts};
 use crate::ngx::variable::Variable;
+use crate::proto::upstream::rendezvous;
 use crate::proto::upstream::tries::{Try, Wish, last_failure};
 
 /// The conf of http{}.
@@ -37,57 +38,69 @@ impl Balancer for Http {
         &conf.upstream.hooks
     }
 
-    fn slot(context: &Context) -> &Slot {
+    fn slot(context: &Context) -> &Slot<Http> {
         &context.upstream.slot
     }
 
-    fn begin(request: &Request<'_>, conf: &Server, name: &[u8]) -> Option<Begin> {
-        let conf = &conf.upstream;
-        let kept = &context::<Http>(request)?.upstream;
-        let chosen = choose(request, conf, kept, name)?;
-        let own = chosen.peers();
-        kept.current.replace(chosen);
+    fn begin(request: &Request<'_>, conf: &Server, context: &Context) -> Option<Begin> {
+        let (conf, kept) = (&conf.upstream, &context.upstream);
         let asked = kept.asked.borrow();
-        let (more, mut timeouts) = match asked.as_deref() {
-            Some(asked) => (asked.more, asked.timeouts),
-            None => (None, [None; 3]),
+        let asked = asked.as_deref();
+        let chosen = match asked.and_then(|asked| asked.peers.as_ref()) {
+            Some(peers) => Choice::list(peers.clone()),
+            None => choose(request, conf)?,
         };
-        if timeouts.contains(&None) {
-            let configured = conf.timeouts_of(request)?;
-            for (timeout, configured) in timeouts.iter_mut().zip(configured) {
-                *timeout = timeout.or(configured);
-            }
-        }
-        Some(Begin { chosen: own, wish: Wish { total: conf.tries, more }, timeouts })
+        let begin = Begin {
+            chosen: chosen.peers(),
+            wish: Wish { total: conf.tries, more: asked.and_then(|asked| asked.more) },
+            timeouts: match (asked, conf.sets_timeouts()) {
+                (None, false) => None,
+                (asked, _) => timeouts(request, conf, asked.map(|asked| asked.timeouts))?,
+            },
+        };
+        kept.current.replace(chosen);
+        Some(begin)
     }
 
-    fn pick(request: &Request<'_>, conf: &Server) -> Option<Rc<Target>> {
-        let kept = &context::<Http>(request)?.upstream;
-        kept.current.try_borrow_mut().ok()?.next(conf.upstream.policy)
+    fn pick(conf: &Server, context: &Context) -> Option<Rc<Target>> {
+        let mut current = context.upstream.current.try_borrow_mut().ok()?;
+        current.next(&conf.upstream)
     }
 
-    fn ended(request: &Request<'_>, conf: &Server, failed: bool) {
-        let current = context::<Http>(request).map(|context| context.upstream.current.try_borrow());
-        if let Some(Ok(choice)) = current {
-            if let Some(peer) = choice.ended(conf.upstream.policy, failed) {
-                let news = format_args!("cc: upstream peer {peer} temporarily disabled");
-                request.log(Level::Warn, news);
-            }
+    fn ended(request: &Request<'_>, conf: &Server, context: &Context, failed: bool) {
+        let Ok(current) = context.upstream.current.try_borrow() else { return };
+        if let Some(peer) = current.ended(&conf.upstream, failed) {
+            let news = format_args!("cc: upstream peer {peer} temporarily disabled");
+            request.log(Level::Warn, news);
         }
     }
 }
 
-/// What the request goes to: Lua's word, then the directive's. None once the reason was logged.
-fn choose(request: &Request<'_>, conf: &Conf, kept: &Kept, name: &[u8]) -> Option<Choice> {
-    if let Some(peers) = kept.asked.borrow().as_ref().and_then(|asked| asked.peers.as_ref()) {
-        return Some(Choice::list(peers.clone()));
+/// Lua's timeouts, then the directive's; where neither has any, none. None once it was logged that a
+/// value is no timeout.
+fn timeouts(
+    request: &Request<'_>,
+    conf: &Conf,
+    asked: Option<Timeouts>,
+) -> Option<Option<Timeouts>> {
+    let mut timeouts = asked.unwrap_or_default();
+    if timeouts.contains(&None) {
+        let configured = conf.timeouts_of(request)?;
+        for (timeout, configured) in timeouts.iter_mut().zip(configured) {
+            *timeout = timeout.or(configured);
+        }
     }
+    Some((timeouts != Timeouts::default()).then_some(timeouts))
+}
+
+/// What the request goes to by the directive. None once the reason was logged.
+fn choose(request: &Request<'_>, conf: &Conf) -> Option<Choice> {
     match &conf.source {
         None => Some(Choice::Method),
         Some(Source::Fixed(peers)) => Some(Choice::list(peers.clone())),
-        Some(Source::Listed(value, text)) => {
+        Some(Source::Listed(value, text, last)) => {
             let list = value.of_request(request)?;
-            match candidates::listed(list) {
+            match last.peers(list) {
                 Ok(peers) if peers.is_empty() => Some(Choice::Method),
                 Ok(peers) => Some(Choice::list(peers)),
                 Err((word, error)) => {
@@ -101,7 +114,7 @@ fn choose(request: &Request<'_>, conf: &Conf, kept: &Kept, name: &[u8]) -> Optio
                 .as_ref()
                 .map(|key| key.of_request(request))
                 .map_or(Some(None), |k| k.map(Some))?;
-            Some(Choice::hashed(name, key, candidates::workers()))
+            Some(Choice::hashed(key, candidates::workers()))
         }
         Some(Source::Clients { channel, key }) => {
             let key = key
@@ -109,7 +122,7 @@ fn choose(request: &Request<'_>, conf: &Conf, kept: &Kept, name: &[u8]) -> Optio
                 .map(|key| key.of_request(request))
                 .map_or(Some(None), |k| k.map(Some))?;
             let channel = channel.of_request(request)?;
-            Some(Choice::hashed(name, key, candidates::clients(&shown(channel))))
+            Some(Choice::hashed(key, candidates::clients(&shown(channel))))
         }
     }
 }
@@ -124,8 +137,9 @@ fn refuse(request: &Request<'_>, why: &str, text: &str, value: &[u8]) {
 pub fn postconfiguration(cf: &conf::Conf<'_>, main: &mut Main) -> ConfResult {
     main.proxies = upstream::proxies(cf.cycle());
     let per_worker = listen::address_of(cf.cycle(), 0).is_some();
-    upstream::finish::<Http>(cf, |conf| {
+    upstream::finish::<Http>(cf, |name, conf| {
         let conf = &conf.upstream;
+        conf.number.set(rendezvous::number(name));
         // the line is not that where http{} ends
         let refused = |why: &str| {
             cf.cycle().log(Level::Emerg, format_args!("{why} in {}", conf.line));

@@ -116,7 +116,9 @@ pub(crate) unsafe fn conf_of<'a, M: HttpModule, T>(confs: *mut *mut c_void) -> O
 /// Goes on with a parked request: with its body, or None when that could not be read.
 pub(crate) type Then = Box<dyn FnOnce(Option<Vec<u8>>)>;
 
+/// In the request's pool, with the entry by which the pool drops it.
 struct Kept<M: HttpModule> {
+    cleanup: ffi::ngx_pool_cleanup_t,
     request: *mut ffi::ngx_http_request_t,
     value: M::Context,
     then: Cell<Option<Then>>,
@@ -176,15 +178,23 @@ unsafe fn kept<M: HttpModule>(r: *mut ffi::ngx_http_request_t) -> Option<*mut Ke
 /// # Safety
 /// `r` is a live request.
 unsafe fn keep<M: HttpModule>(r: *mut ffi::ngx_http_request_t) -> *mut Kept<M> {
-    const { assert!(align_of::<Kept<M>>() <= 2 * size_of::<usize>()) };
-    // SAFETY: ngx_pool_cleanup_add gives room of that size, aligned as ngx_palloc aligns; nginx
-    // calls the handler once, when the pool is destroyed.
+    const { assert!(align_of::<Kept<M>>() <= align_of::<usize>()) };
+    // SAFETY: ngx_palloc gives room of that size, aligned for any word. The entry goes into the pool's
+    // list as ngx_pool_cleanup_add would put it, without an allocation of its own; nginx calls the
+    // handler once, when the pool is destroyed.
     unsafe {
-        let cleanup = ffi::ngx_pool_cleanup_add((*r).pool, size_of::<Kept<M>>());
-        let Some(entry) = cleanup.as_mut() else { return ptr::null_mut() };
-        let data = entry.data.cast::<Kept<M>>();
-        data.write(Kept { request: r, value: M::Context::default(), then: Cell::new(None) });
-        entry.handler = Some(drop_kept::<M>);
+        let pool = &mut *(*r).pool;
+        let data = ffi::ngx_palloc(pool, size_of::<Kept<M>>()).cast::<Kept<M>>();
+        if !data.is_null() {
+            let cleanup = ffi::ngx_pool_cleanup_t {
+                handler: Some(drop_kept::<M>),
+                data: data.cast(),
+                next: pool.cleanup,
+            };
+            let (value, then) = (M::Context::default(), Cell::new(None));
+            data.write(Kept { cleanup, request: r, value, then });
+            pool.cleanup = &raw mut (*data).cleanup;
+        }
         data
     }
 }

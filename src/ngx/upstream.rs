@@ -32,27 +32,32 @@ pub trait Balancer: HttpModule {
     fn hooks(conf: &Self::Server) -> &Hooks;
 
     /// What its part of a request keeps for the hooks.
-    fn slot(context: &Self::Context) -> &Slot;
+    fn slot(context: &Self::Context) -> &Slot<Self>
+    where
+        Self: Sized;
 
     /// A request comes to the upstream. None, once the reason was logged, answers 500.
-    fn begin(request: &Request<'_>, conf: &Self::Server, name: &[u8]) -> Option<Begin>;
+    fn begin(request: &Request<'_>, conf: &Self::Server, context: &Self::Context) -> Option<Begin>;
 
     /// The next address, for a request that chose; None when no peer is live.
-    fn pick(request: &Request<'_>, conf: &Self::Server) -> Option<Rc<Target>>;
+    fn pick(conf: &Self::Server, context: &Self::Context) -> Option<Rc<Target>>;
 
     /// The peer that was picked last failed, or did not.
-    fn ended(request: &Request<'_>, conf: &Self::Server, failed: bool);
+    fn ended(request: &Request<'_>, conf: &Self::Server, context: &Self::Context, failed: bool);
 }
 
 /// What was decided when a request came.
 pub struct Begin {
     /// How many addresses can be picked; none leaves it to the upstream's own method.
-    pub chosen: Option<usize>,
+    pub chosen: Option<u32>,
     /// The tries asked for.
     pub wish: Wish,
-    /// Milliseconds to connect, send, read, where they are not the location's.
-    pub timeouts: [Option<usize>; 3],
+    /// Where not all are the location's.
+    pub timeouts: Option<Timeouts>,
 }
+
+/// Milliseconds to connect, send, read; none is the location's.
+pub type Timeouts = [Option<usize>; 3];
 
 /// A module's hooks in an upstream{}.
 #[derive(Default)]
@@ -74,20 +79,20 @@ pub struct Hooks {
 }
 
 /// The hooks' part of a request.
-pub struct Slot {
+pub struct Slot<M: Balancer> {
     /// Of the upstream that the request is in, or was last.
-    run: Cell<*mut Run>,
-    /// The peer that was picked last.
-    picked: RefCell<Option<Rc<Target>>>,
+    run: Cell<*mut Run<M>>,
+    /// The peer that was picked, until its try is noted.
+    picked: Cell<Option<Rc<Target>>>,
     /// Most requests have one.
     attempts: RefCell<SmallVec<[Attempt; 1]>>,
 }
 
-impl Default for Slot {
+impl<M: Balancer> Default for Slot<M> {
     fn default() -> Self {
         Slot {
             run: Cell::new(ptr::null_mut()),
-            picked: RefCell::default(),
+            picked: Cell::default(),
             attempts: RefCell::default(),
         }
     }
@@ -98,15 +103,15 @@ struct Attempt {
     /// The method's, or the target's.
     name: *const ffi::ngx_str_t,
     /// Held while the request lives: nginx, too, keeps the name.
-    _target: Option<Rc<Target>>,
+    target: Option<Rc<Target>>,
     /// In r->upstream_states.
-    state: Option<usize>,
+    state: Option<u32>,
     /// `proxy_next_upstream`.
-    listed: usize,
+    listed: u32,
     end: Option<End>,
 }
 
-impl Slot {
+impl<M: Balancer> Slot<M> {
     /// The tries of `request`, whose slot this is, from the first.
     pub fn tries(&self, request: &Request<'_>) -> Vec<Try> {
         let Ok(attempts) = self.attempts.try_borrow() else { return Vec::new() };
@@ -126,7 +131,7 @@ impl Attempt {
                 Some(states) => unsafe { states.as_slice() },
                 None => &[],
             };
-        let state = self.state.and_then(|index| states.get(index));
+        let state = self.state.and_then(|index| states.get(index as usize));
         let status = state.and_then(|state| u16::try_from(state.status).ok()).unwrap_or(0);
         // nginx's own mark for "did not come so far"
         let time =
@@ -143,8 +148,8 @@ impl Attempt {
 }
 
 /// The bit of a status in `proxy_next_upstream`.
-fn mask(status: u16) -> usize {
-    let bit = match status {
+fn mask(status: u16) -> u32 {
+    match status {
         500 => ffi::NGX_HTTP_UPSTREAM_FT_HTTP_500,
         502 => ffi::NGX_HTTP_UPSTREAM_FT_HTTP_502,
         503 => ffi::NGX_HTTP_UPSTREAM_FT_HTTP_503,
@@ -153,6 +158,5 @@ fn mask(status: u16) -> usize {
         404 => ffi::NGX_HTTP_UPSTREAM_FT_HTTP_404,
         429 => ffi::NGX_HTTP_UPSTREAM_FT_HTTP_429,
         _ => 0,
-    };
-    bit as usize
+    }
 }

@@ -64,16 +64,16 @@ pub fn found(request: &Request<'_>, named: Option<&Value>) -> Result<Channel, Re
 
 /// What a request keeps: the channel that it was found to be for, redirects included.
 #[derive(Default)]
-pub struct Noted(RefCell<Option<String>>);
+pub struct Noted(RefCell<Option<Box<str>>>);
 
 /// Notes the channel that serves the request.
 pub fn note(request: &Request<'_>, channel: &Channel) {
     if let Some(context) = context::<Http>(request) {
-        context.channel.0.replace(Some(channel.name.clone()));
+        context.channel.0.replace(Some(channel.name.as_str().into()));
     }
 }
 
 /// What was noted.
 pub fn noted(request: &Request<'_>) -> Option<String> {
-    context::<Http>(request)?.channel.0.borrow().clone()
+    context::<Http>(request)?.channel.0.borrow().as_deref().map(str::to_owned)
 }

@@ -76,7 +76,7 @@ exported! {
         with(&request, |request, kept| {
             let Ok(mut asked) = kept.asked.try_borrow_mut() else { return BUG };
             let asked = asked.get_or_insert_default();
-            asked.more = Some(more as usize);
+            asked.more = Some(u16::try_from(more).unwrap_or(u16::MAX));
             let proxies = request.main::<Http>().map_or(&[][..], |main| &main.upstream.proxies);
             let found = upstream::limit::<Http>(request, proxies);
             let (limit, servers, total) = found.map_or((0, 1, None), |(limit, servers, conf)| {
@@ -107,7 +107,8 @@ exported! {
         with(&request, |request, kept| {
             let tries = tries(request);
             let count = tries.len() as i32;
-            kept.told.replace(tries);
+            let Ok(mut asked) = kept.asked.try_borrow_mut() else { return BUG };
+            asked.get_or_insert_default().told = tries;
             count
         })
     }
@@ -115,9 +116,10 @@ exported! {
     /// One of them, from 0: 1 there it is.
     fn ngx_cc_balancer_try(request: Address, index: usize, row: Out<Row>) -> i32, BUG, {
         with(&request, |_, kept| {
-            let Ok(told) = kept.told.try_borrow() else { return BUG };
+            let Ok(asked) = kept.asked.try_borrow() else { return BUG };
             let time = |ms: Option<u64>| ms.and_then(|ms| i64::try_from(ms).ok()).unwrap_or(-1);
-            let told = told.get(index).map(|one| Row {
+            let one = asked.as_ref().and_then(|asked| asked.told.get(index));
+            let told = one.map(|one| Row {
                 address: one.address.as_ptr(),
                 address_len: one.address.len(),
                 state: match one.state {

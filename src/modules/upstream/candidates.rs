@@ -6,6 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use super::settings::Conf;
 use crate::modules::core::Core;
 use crate::modules::listen;
 use crate::ngx::module::core_conf;
@@ -16,7 +17,7 @@ use crate::proto::ipc::WorkerId;
 use crate::proto::listen::Address;
 use crate::proto::upstream::address::{self, AddressError, Beside};
 use crate::proto::upstream::failures::Policy;
-use crate::proto::upstream::rendezvous::{heaviest, number};
+use crate::proto::upstream::rendezvous::{lighter, number, pair};
 use crate::shm::failures::Failures;
 use crate::shm::slots::State;
 
@@ -57,15 +58,68 @@ impl Candidates {
         self.peers.get(place).cloned()
     }
 
-    /// The place of the heaviest for `key` among those that may be taken.
-    pub fn heaviest(&self, key: u64, may: impl FnMut(usize) -> bool) -> Option<usize> {
-        heaviest(key, &self.numbers, may)
+    /// The place of the next for `key` after the one at `last`, by weight, of those that may be
+    /// taken; the heaviest without it.
+    pub fn after(
+        &self,
+        key: u64,
+        last: Option<u32>,
+        may: impl FnMut(usize) -> bool,
+    ) -> Option<usize> {
+        lighter(key, &self.numbers, last.map(|place| place as usize), may)
     }
 
     /// Where an upstream's failures of the peer at a place are counted.
-    pub fn failure_key(&self, upstream: u64, place: usize) -> u64 {
-        let peer = self.numbers.get(place).copied().unwrap_or_default();
-        number(&[upstream.to_le_bytes(), peer.to_le_bytes()].concat())
+    fn failure_key(&self, upstream: u64, place: usize) -> u64 {
+        pair(upstream, self.numbers.get(place).copied().unwrap_or_default())
+    }
+}
+
+/// What the zone knows of the failures of an upstream's peers.
+pub struct Failing<'a> {
+    table: Option<&'static Failures>,
+    upstream: u64,
+    policy: Policy,
+    peers: &'a Candidates,
+}
+
+impl<'a> Failing<'a> {
+    /// Of these peers in the upstream of `conf`.
+    pub fn of(conf: &Conf, peers: &'a Candidates) -> Failing<'a> {
+        Failing { table: failures(), upstream: conf.number.get(), policy: conf.policy, peers }
+    }
+
+    fn key(&self, place: usize) -> u64 {
+        self.peers.failure_key(self.upstream, place)
+    }
+
+    /// Whether that peer is passed over; nginx, too, does not do that to the only one.
+    pub fn passes_over(&self, place: usize) -> bool {
+        let several = self.peers.count() > 1;
+        let failed = |table: &Failures| table.is_failed(self.key(place), self.policy, seconds());
+        several && self.table.is_some_and(failed)
+    }
+
+    /// How often it has failed lately.
+    pub fn count(&self, place: usize) -> u16 {
+        self.table.map_or(0, |table| table.fails(self.key(place)))
+    }
+
+    /// That peer is tried.
+    pub fn taken(&self, place: usize) {
+        if let Some(table) = self.table {
+            table.taken(self.key(place), self.policy, seconds());
+        }
+    }
+
+    /// That peer failed or did well; true when it counts as failed from now on.
+    pub fn ended(&self, place: usize, failed: bool) -> bool {
+        let Some(table) = self.table else { return false };
+        if failed {
+            return table.failed(self.key(place), self.policy, seconds());
+        }
+        table.succeeded(self.key(place));
+        false
     }
 }
 
@@ -76,33 +130,6 @@ fn failures() -> Option<&'static Failures> {
 
 fn seconds() -> u64 {
     cycle::milliseconds() as u64 / 1000
-}
-
-/// Whether that peer is passed over.
-pub fn is_failed(peer: u64, policy: Policy) -> bool {
-    failures().is_some_and(|failures| failures.is_failed(peer, policy, seconds()))
-}
-
-/// How often it has failed lately.
-pub fn fails(peer: u64) -> u16 {
-    failures().map_or(0, |failures| failures.fails(peer))
-}
-
-/// That peer is tried.
-pub fn taken(peer: u64, policy: Policy) {
-    if let Some(failures) = failures() {
-        failures.taken(peer, policy, seconds());
-    }
-}
-
-/// That peer failed or did well; true when it counts as failed from now on.
-pub fn ended(peer: u64, policy: Policy, failed: bool) -> bool {
-    let Some(failures) = failures() else { return false };
-    if failed {
-        return failures.failed(peer, policy, seconds());
-    }
-    failures.succeeded(peer);
-    false
 }
 
 /// A key for a request that has none: each time another.
@@ -123,28 +150,56 @@ fn fresh(kept: Option<&Kept>) -> Option<Rc<Candidates>> {
     (cycle::milliseconds().wrapping_sub(*made) < FRESH).then(|| candidates.clone())
 }
 
+/// A list's text and its peers.
+struct Listed {
+    text: Box<[u8]>,
+    targets: Targets,
+}
+
+/// The list of the last request of an upstream, which is often that of the next.
+#[derive(Default)]
+pub struct Last(RefCell<Option<Rc<Listed>>>);
+
+impl Last {
+    /// The peers of `list`.
+    pub fn peers<'l>(&self, list: &'l [u8]) -> Result<Targets, (&'l [u8], AddressError)> {
+        if let Some(last) = &*self.0.borrow() {
+            if *last.text == *list {
+                return Ok(last.targets.clone());
+            }
+        }
+        if list.len() > LIST_MAX {
+            return Ok(Target::all(&address::list(list)?));
+        }
+        let listed = listed(list)?;
+        let targets = listed.targets.clone();
+        self.0.replace(Some(listed));
+        Ok(targets)
+    }
+}
+
 /// The peers of a list. Requests of one worker that have the same list share them.
-pub fn listed(list: &[u8]) -> Result<Targets, (&[u8], AddressError)> {
-    type Kept = Option<(Box<[u8]>, Targets)>;
+fn listed(list: &[u8]) -> Result<Rc<Listed>, (&[u8], AddressError)> {
     thread_local! {
         // each list has one place, which it may have to leave to another
-        static LISTS: RefCell<Vec<Kept>> = const { RefCell::new(Vec::new()) };
+        static LISTS: RefCell<Vec<Option<Rc<Listed>>>> = const { RefCell::new(Vec::new()) };
     }
     LISTS.with_borrow_mut(|lists| {
         if lists.is_empty() {
             lists.resize(LISTS_MAX, None);
         }
         let place = lists.get_mut(number(list) as usize % LISTS_MAX);
-        if let Some(Some((text, targets))) = place.as_deref() {
-            if **text == *list {
-                return Ok(targets.clone());
+        if let Some(Some(kept)) = place.as_deref() {
+            if *kept.text == *list {
+                return Ok(kept.clone());
             }
         }
         let targets = Target::all(&address::list(list)?);
-        if let Some(place) = place.filter(|_| list.len() <= LIST_MAX) {
-            *place = Some((list.into(), targets.clone()));
+        let listed = Rc::new(Listed { text: list.into(), targets });
+        if let Some(place) = place {
+            *place = Some(listed.clone());
         }
-        Ok(targets)
+        Ok(listed)
     })
 }
 

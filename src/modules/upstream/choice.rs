@@ -3,10 +3,11 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use super::candidates::{self, Candidates};
-use crate::ngx::upstream::{Slot, Target, Targets};
+use super::candidates::{self, Candidates, Failing};
+use super::settings::Conf;
+use crate::modules::http::Http;
+use crate::ngx::upstream::{Slot, Target, Targets, Timeouts};
 use crate::proto::listen::Address;
-use crate::proto::upstream::failures::Policy;
 use crate::proto::upstream::rendezvous;
 use crate::proto::upstream::tries::Try;
 
@@ -14,13 +15,11 @@ use crate::proto::upstream::tries::Try;
 #[derive(Default)]
 pub struct Kept {
     /// The hooks' part.
-    pub slot: Slot,
+    pub slot: Slot<Http>,
     /// What Lua asked for; holds for every upstream of the request that comes later.
     pub asked: RefCell<Option<Box<Asked>>>,
     /// In the upstream that the request is in.
     pub current: RefCell<Choice>,
-    /// What Lua is being told.
-    pub told: RefCell<Vec<Try>>,
 }
 
 /// Lua's part of it.
@@ -31,9 +30,11 @@ pub struct Asked {
     /// The peers, in turn.
     pub peers: Option<Targets>,
     /// More tries.
-    pub more: Option<usize>,
-    /// Milliseconds to connect, send, read.
-    pub timeouts: [Option<usize>; 3],
+    pub more: Option<u16>,
+    /// Of this request.
+    pub timeouts: Timeouts,
+    /// What Lua is being told.
+    pub told: Vec<Try>,
 }
 
 /// Where a request goes.
@@ -46,64 +47,63 @@ pub enum Choice {
     List {
         /// Not empty.
         peers: Targets,
-        /// How many were given out.
-        given: usize,
+        /// The place of the next.
+        next: u32,
     },
     /// To the heaviest for the key, then the next.
     Hashed {
-        /// The upstream's name as a number: its failures are its own.
-        upstream: u64,
         /// The key as a number.
         key: u64,
         /// Who there is.
         peers: Rc<Candidates>,
-        /// Who was given out, the last one last.
-        tried: Vec<usize>,
+        /// Whose turn it was.
+        last: Option<u32>,
     },
 }
 
 impl Choice {
     /// Of a list.
     pub fn list(peers: Targets) -> Choice {
-        Choice::List { peers, given: 0 }
+        Choice::List { peers, next: 0 }
     }
 
     /// Of a key; without one, by turns.
-    pub fn hashed(upstream: &[u8], key: Option<&[u8]>, peers: Rc<Candidates>) -> Choice {
+    pub fn hashed(key: Option<&[u8]>, peers: Rc<Candidates>) -> Choice {
         let key = key.map_or_else(candidates::turn, rendezvous::number);
-        Choice::Hashed { upstream: rendezvous::number(upstream), key, peers, tried: Vec::new() }
+        Choice::Hashed { key, peers, last: None }
     }
 
     /// How many peers there are; None leaves it to the method.
-    pub fn peers(&self) -> Option<usize> {
+    pub fn peers(&self) -> Option<u32> {
         match self {
             Choice::Method => None,
-            Choice::List { peers, .. } => Some(peers.len()),
-            Choice::Hashed { peers, .. } => Some(peers.count()),
+            Choice::List { peers, .. } => Some(peers.len() as u32),
+            Choice::Hashed { peers, .. } => Some(peers.count() as u32),
         }
     }
 
     /// The next address; None when no peer is live.
-    pub fn next(&mut self, policy: Policy) -> Option<Rc<Target>> {
+    pub fn next(&mut self, conf: &Conf) -> Option<Rc<Target>> {
         match self {
             Choice::Method => None,
-            Choice::List { peers, given } => {
-                let peer = peers.get(*given % peers.len().max(1)).cloned();
-                *given = given.wrapping_add(1);
-                peer
+            Choice::List { peers, next } => {
+                let peer = peers.get(*next as usize).or_else(|| {
+                    *next = 0;
+                    peers.first()
+                });
+                *next += 1;
+                peer.cloned()
             }
-            Choice::Hashed { upstream, key, peers, tried } => {
-                let failed = failed(*upstream, peers, policy);
-                let mut place =
-                    peers.heaviest(*key, |place| !tried.contains(&place) && !failed(place));
-                if place.is_none() && !tried.is_empty() {
+            Choice::Hashed { key, peers, last } => {
+                let failures = Failing::of(conf, peers);
+                let free = |place: usize| !failures.passes_over(place);
+                let place = match peers.after(*key, *last, free) {
                     // all had their turn: from the first again
-                    tried.clear();
-                    place = peers.heaviest(*key, |place| !failed(place));
-                }
-                let place = place?;
-                tried.push(place);
-                candidates::taken(peers.failure_key(*upstream, place), policy);
+                    None if last.is_some() => peers.after(*key, None, free)?,
+                    place => place?,
+                };
+                *last = Some(place as u32);
+                failures.taken(place);
                 peers.peer(place)
             }
         }
@@ -111,16 +111,10 @@ impl Choice {
 
     /// The peer that was given out last failed or did well; its address when it counts as failed
     /// from now on.
-    pub fn ended(&self, policy: Policy, failed: bool) -> Option<&Target> {
-        let Choice::Hashed { upstream, peers, tried, .. } = self else { return None };
-        let place = *tried.last()?;
-        let news = candidates::ended(peers.failure_key(*upstream, place), policy, failed);
+    pub fn ended(&self, conf: &Conf, failed: bool) -> Option<&Target> {
+        let Choice::Hashed { peers, last, .. } = self else { return None };
+        let place = (*last)? as usize;
+        let news = Failing::of(conf, peers).ended(place, failed);
         (news && peers.count() > 1).then(|| peers.get(place)).flatten()
     }
-}
-
-/// Whether a peer is passed over; nginx, too, does not do that to the only one.
-fn failed(upstream: u64, peers: &Candidates, policy: Policy) -> impl Fn(usize) -> bool {
-    let several = peers.count() > 1;
-    move |place| several && candidates::is_failed(peers.failure_key(upstream, place), policy)
 }

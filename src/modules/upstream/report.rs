@@ -1,12 +1,11 @@
 //! What a status tells of the balanced upstreams: their peers, and which of them have failed.
 
-use super::candidates::{self, Candidates, is_failed};
+use super::candidates::{self, Candidates, Failing};
 use super::settings::{Conf, Source};
 use crate::modules::http::Http;
 use crate::ngx::cycle;
 use crate::ngx::upstream;
 use crate::proto::status::{Peer, Upstream};
-use crate::proto::upstream::rendezvous;
 
 /// Every upstream with `cc_balancer`.
 pub fn upstreams() -> Vec<Upstream> {
@@ -18,11 +17,13 @@ pub fn upstreams() -> Vec<Upstream> {
 
 fn one(name: &[u8], conf: &Conf) -> Upstream {
     let hashed = |peers: &Candidates| {
+        let failing = Failing::of(conf, peers);
         let peer = |place| {
-            let key = peers.failure_key(rendezvous::number(name), place);
-            let failed = peers.count() > 1 && is_failed(key, conf.policy);
-            let fails = Some(u64::from(candidates::fails(key)));
-            Some(Peer { address: peers.get(place)?.to_string(), fails, failed })
+            Some(Peer {
+                address: peers.get(place)?.to_string(),
+                fails: Some(failing.count(place).into()),
+                failed: failing.passes_over(place),
+            })
         };
         (0..peers.count()).filter_map(peer).collect()
     };

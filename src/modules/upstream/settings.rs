@@ -1,11 +1,14 @@
 //! The balancer's directives in upstream{}: `cc_balancer`, `cc_balancer_tries`,
 //! `cc_balancer_timeouts`.
 
+use std::cell::Cell;
+
+use super::candidates::Last;
 use super::refuse;
 use crate::modules::http::Http;
 use crate::ngx::conf::{self, ConfError, ConfResult, Line, shown};
 use crate::ngx::request::Request;
-use crate::ngx::upstream::{self, Hooks, Target, Targets};
+use crate::ngx::upstream::{self, Hooks, Target, Targets, Timeouts};
 use crate::ngx::value::Value;
 use crate::proto::upstream::address;
 use crate::proto::upstream::failures::{FAIL_TIMEOUT_MAX, Policy};
@@ -16,8 +19,8 @@ const TIMEOUT_MAX: usize = i32::MAX as usize;
 
 /// Where the addresses come from when Lua says nothing.
 pub enum Source {
-    /// Of each request, with the directive's word.
-    Listed(Value, String),
+    /// Of each request, with the directive's word, and what the last request had.
+    Listed(Value, String, Last),
     /// The same for all.
     Fixed(Targets),
     /// This node's workers.
@@ -44,8 +47,10 @@ pub struct Conf {
     balancer: bool,
     /// None leaves it to Lua.
     pub source: Option<Source>,
+    /// The upstream's name as a number: its peers' failures are its own.
+    pub number: Cell<u64>,
     /// `cc_balancer_tries`.
-    pub tries: Option<usize>,
+    pub tries: Option<u16>,
     /// `cc_balancer_timeouts`, with the directive's words.
     timeouts: Option<[(Value, String); 3]>,
     /// When a peer of a hash counts as failed.
@@ -60,9 +65,14 @@ impl Conf {
         upstream::ask::<Http>(cf, &self.hooks)
     }
 
+    /// Whether there is anything for `timeouts_of`.
+    pub fn sets_timeouts(&self) -> bool {
+        self.timeouts.is_some()
+    }
+
     /// Milliseconds for this request; None once it was logged that a value is none.
-    pub fn timeouts_of(&self, request: &Request<'_>) -> Option<[Option<usize>; 3]> {
-        let mut timeouts = [None; 3];
+    pub fn timeouts_of(&self, request: &Request<'_>) -> Option<Timeouts> {
+        let mut timeouts = Timeouts::default();
         let values = self.timeouts.iter().flatten();
         for (timeout, (value, text)) in timeouts.iter_mut().zip(values) {
             let word = value.of_request(request)?;
@@ -116,7 +126,7 @@ fn listed(cf: &conf::Conf<'_>, words: &[Vec<u8>]) -> Result<Source, ConfError> {
     let text = words.join(&b' ');
     let value = Value::of(cf, &text)?;
     let Some(list) = value.constant() else {
-        return Ok(Source::Listed(value, shown(&text).into_owned()));
+        return Ok(Source::Listed(value, shown(&text).into_owned(), Last::default()));
     };
     match address::list(list) {
         Ok(peers) if peers.is_empty() => {
@@ -178,7 +188,7 @@ pub fn cc_balancer_tries(cf: &mut conf::Conf<'_>, conf: &mut Conf) -> ConfResult
         return Err(ConfError::Directive(c"is duplicate"));
     }
     let word = cf.arg(1).unwrap_or_default();
-    let tries = number(word).filter(|tries| (1..=TRIES_MAX).contains(tries));
+    let tries = number(word).filter(|tries| (1..=TRIES_MAX).contains(&usize::from(*tries)));
     let invalid = || format!("invalid value \"{}\": 1 to {TRIES_MAX} tries", shown(word));
     conf.tries = Some(tries.ok_or_else(invalid)?);
     conf.ask(cf)

@@ -167,20 +167,22 @@ impl Hooks {
     }
 }
 
-/// From postconfiguration: puts the outer layer on every upstream{} that asked, once `check` has
-/// nothing against it.
+/// From postconfiguration: puts the outer layer on every upstream{} that asked, once `check`, which is
+/// told its name, has nothing against it.
 pub fn finish<M: Balancer>(
     cf: &Conf<'_>,
-    mut check: impl FnMut(&M::Server) -> ConfResult,
+    mut check: impl FnMut(&[u8], &M::Server) -> ConfResult,
 ) -> ConfResult {
     for us in upstreams(cf.cycle()) {
-        // SAFETY: null where proxy_pass names the upstream, else the array of its block's confs.
-        let Some(conf) = (unsafe { conf_of::<M, M::Server>((*us).srv_conf) }) else { continue };
+        // SAFETY: null where proxy_pass names the upstream, else the array of its block's confs; its
+        // name lives as long as the cycle.
+        let (conf, name) = unsafe { (conf_of::<M, M::Server>((*us).srv_conf), (*us).host) };
+        let Some(conf) = conf else { continue };
         let hooks = M::hooks(conf);
         if !hooks.asked.get() {
             continue;
         }
-        check(conf)?;
+        check(name.as_bytes(), conf)?;
         // SAFETY: upstreams() gives upstreams of the cycle being configured.
         let peer = unsafe { &mut (*us).peer };
         hooks.outer.set(peer.init);

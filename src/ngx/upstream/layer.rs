@@ -7,6 +7,7 @@ use std::{mem, ptr};
 
 use ngx::ffi;
 
+use super::Balancer;
 use crate::proto::upstream::tries::Wish;
 
 pub(super) type Upstream = ffi::ngx_http_upstream_srv_conf_t;
@@ -17,29 +18,41 @@ pub(super) const ERROR: ffi::ngx_int_t = ffi::NGX_ERROR as ffi::ngx_int_t;
 pub(super) const BUSY: ffi::ngx_int_t = ffi::NGX_BUSY as ffi::ngx_int_t;
 pub(super) const DONE: ffi::ngx_int_t = ffi::NGX_DONE as ffi::ngx_int_t;
 
-/// A request in an upstream; lives in the request's pool.
-pub struct Run {
+/// A request in an upstream; lives in the request's pool, and is small, for most requests need no
+/// more of that than one block.
+pub struct Run<M: Balancer> {
     pub(super) request: *mut ffi::ngx_http_request_t,
     pub(super) upstream: *mut Upstream,
+    /// What the module keeps of the request, in the same pool.
+    pub(super) context: *const M::Context,
+    /// The module's conf of the upstream, which lives as long as the cycle.
+    pub(super) conf: *const M::Server,
     /// Addresses are picked; otherwise the method's.
-    pub(super) chosen: Option<usize>,
+    pub(super) chosen: Option<u32>,
     pub(super) wish: Wish,
     /// What the outer layer stands on.
     pub(super) below: Cell<Below>,
-    /// The load balancing method, where it is wrapped.
-    pub(super) method: Cell<Below>,
-    /// The location's conf, and the one with this request's timeouts.
-    pub(super) confs: Cell<Option<[*mut ffi::ngx_http_upstream_conf_t; 2]>>,
+    /// The load balancing method, where it is wrapped, else null.
+    pub(super) method: Cell<*mut Below>,
+    /// Null where the timeouts are the location's.
+    pub(super) confs: Cell<*mut Confs>,
+    /// How many tries were left after a kept connection had turned out to be broken: one more at the
+    /// next is nginx's free retry. [`usize::MAX`] if it was not broken.
+    pub(super) left: Cell<usize>,
+    /// Tries since the method was begun.
+    pub(super) tried: Cell<u32>,
     /// Its kept connection turned out to be broken.
     pub(super) stale: Cell<bool>,
-    /// How many tries were left after that; one more at the next is nginx's free retry.
-    pub(super) left: Cell<Option<usize>>,
     /// This try is the free one: the same peer, on a new connection.
     pub(super) again: Cell<bool>,
     /// There was a free one.
     pub(super) spent: Cell<bool>,
-    /// Tries since the method was begun.
-    pub(super) tried: Cell<usize>,
+}
+
+/// The location's conf, and the one with this request's timeouts.
+pub(super) struct Confs {
+    pub(super) own: *mut ffi::ngx_http_upstream_conf_t,
+    pub(super) copy: ffi::ngx_http_upstream_conf_t,
 }
 
 /// A layer's hooks as they were before they were wrapped.
@@ -111,25 +124,26 @@ impl Below {
 
 /// Which of a run's layers a hook belongs to.
 pub(super) trait Layer: 'static {
-    fn below(run: &Run) -> Below;
+    fn below<M: Balancer>(run: &Run<M>) -> Below;
 }
 pub(super) struct Outer;
 pub(super) struct Inner;
 impl Layer for Outer {
-    fn below(run: &Run) -> Below {
+    fn below<M: Balancer>(run: &Run<M>) -> Below {
         run.below.get()
     }
 }
 impl Layer for Inner {
-    fn below(run: &Run) -> Below {
-        run.method.get()
+    fn below<M: Balancer>(run: &Run<M>) -> Below {
+        // SAFETY: null, or made by inner_init() in the pool that the run lies in.
+        unsafe { run.method.get().as_ref() }.map_or(Below::NOTHING, |method| *method)
     }
 }
 
 /// Puts a layer's hooks in the place of `below`.
-pub(super) fn wrap<L: Layer>(
+pub(super) fn wrap<M: Balancer, L: Layer>(
     pc: &mut PeerConnection,
-    run: *mut Run,
+    run: *mut Run<M>,
     get: unsafe extern "C" fn(*mut PeerConnection, *mut c_void) -> ffi::ngx_int_t,
     free: unsafe extern "C" fn(*mut PeerConnection, *mut c_void, ffi::ngx_uint_t),
 ) {
@@ -137,11 +151,11 @@ pub(super) fn wrap<L: Layer>(
     pc.get = Some(get);
     pc.free = Some(free);
     // nginx asks whether there is one
-    pc.notify = pc.notify.map(|_| notify::<L> as _);
+    pc.notify = pc.notify.map(|_| notify::<M, L> as _);
     #[cfg(any(ngx_feature = "ssl", ngx_feature = "compat"))]
     {
-        pc.set_session = Some(set_session::<L>);
-        pc.save_session = Some(save_session::<L>);
+        pc.set_session = Some(set_session::<M, L>);
+        pc.save_session = Some(save_session::<M, L>);
     }
 }
 /// Moves plain data into the request's pool; null when memory ran out.
@@ -156,15 +170,28 @@ pub(super) fn in_request<T>(r: *mut ffi::ngx_http_request_t, value: T) -> *mut T
         place
     }
 }
-impl Run {
+impl<M: Balancer> Run<M> {
+    /// What the module keeps of the request.
+    pub(super) fn context(&self) -> &M::Context {
+        // SAFETY: begin() put it there; it lives as long as the pool that the run lies in.
+        unsafe { &*self.context }
+    }
+
+    /// The module's conf of the upstream.
+    pub(super) fn conf(&self) -> &M::Server {
+        // SAFETY: begin() put it there; a cycle outlives its requests.
+        unsafe { &*self.conf }
+    }
+
     /// Gives the location's conf to the layers below, which know it by its address.
     ///
     /// # Safety
     /// The request is in the run's upstream.
     pub(super) unsafe fn use_own_conf(&self) {
-        if let Some([own, _]) = self.confs.get() {
+        // SAFETY: null, or in the pool that the run lies in.
+        if let Some(confs) = unsafe { self.confs.get().as_ref() } {
             // SAFETY: the caller's contract.
-            unsafe { (*(*self.request).upstream).conf = own };
+            unsafe { (*(*self.request).upstream).conf = confs.own };
         }
     }
 
@@ -173,20 +200,21 @@ impl Run {
     /// # Safety
     /// As for `use_own_conf`.
     pub(super) unsafe fn use_request_conf(&self) {
-        if let Some([_, copy]) = self.confs.get() {
-            // SAFETY: the caller's contract.
-            unsafe { (*(*self.request).upstream).conf = copy };
+        let confs = self.confs.get();
+        if !confs.is_null() {
+            // SAFETY: the caller's contract; confs lies in the pool that the run lies in.
+            unsafe { (*(*self.request).upstream).conf = &raw mut (*confs).copy };
         }
     }
 }
-unsafe extern "C" fn notify<L: Layer>(
+unsafe extern "C" fn notify<M: Balancer, L: Layer>(
     pc: *mut PeerConnection,
     data: *mut c_void,
     kind: ffi::ngx_uint_t,
 ) {
     // SAFETY: as in get; the layer below had one, see wrap().
     unsafe {
-        let below = L::below(&*data.cast::<Run>());
+        let below = L::below(&*data.cast::<Run<M>>());
         if let Some(notify) = below.notify {
             notify(pc, below.data, kind);
         }
@@ -194,22 +222,25 @@ unsafe extern "C" fn notify<L: Layer>(
 }
 
 #[cfg(any(ngx_feature = "ssl", ngx_feature = "compat"))]
-unsafe extern "C" fn set_session<L: Layer>(
+unsafe extern "C" fn set_session<M: Balancer, L: Layer>(
     pc: *mut PeerConnection,
     data: *mut c_void,
 ) -> ffi::ngx_int_t {
     // SAFETY: as in get. A picked peer has no session to resume.
     unsafe {
-        let below = L::below(&*data.cast::<Run>());
+        let below = L::below(&*data.cast::<Run<M>>());
         below.set_session.map_or(OK, |set_session| set_session(pc, below.data))
     }
 }
 
 #[cfg(any(ngx_feature = "ssl", ngx_feature = "compat"))]
-unsafe extern "C" fn save_session<L: Layer>(pc: *mut PeerConnection, data: *mut c_void) {
+unsafe extern "C" fn save_session<M: Balancer, L: Layer>(
+    pc: *mut PeerConnection,
+    data: *mut c_void,
+) {
     // SAFETY: as in get.
     unsafe {
-        let below = L::below(&*data.cast::<Run>());
+        let below = L::below(&*data.cast::<Run<M>>());
         if let Some(save_session) = below.save_session {
             save_session(pc, below.data);
         }

@@ -3,13 +3,16 @@
 
 use std::ffi::c_void;
 use std::ptr;
+use std::rc::Rc;
 
 use ngx::ffi;
 
-use super::Balancer;
-use super::layer::{BUSY, Below, ERROR, Inner, OK, PeerConnection, Run, Upstream, wrap};
+use super::layer::{
+    BUSY, Below, ERROR, Inner, Layer, OK, PeerConnection, Run, Upstream, in_request, wrap,
+};
+use super::{Balancer, Target};
 use crate::ngx::guard::guard;
-use crate::ngx::http::{conf_of, context};
+use crate::ngx::http::context;
 use crate::ngx::log::Level;
 use crate::ngx::request::Request;
 
@@ -21,21 +24,20 @@ pub(super) unsafe extern "C" fn inner_init<M: Balancer>(
 ) -> ffi::ngx_int_t {
     guard("upstream", ERROR, || {
         // SAFETY: as in begin(), which has made the run.
-        let (request, conf) =
-            unsafe { (Request::from_raw(r), conf_of::<M, M::Server>((*us).srv_conf)) };
-        let (Some(conf), Some(kept)) = (conf, context::<M>(&request)) else { return ERROR };
-        let hooks = M::hooks(conf);
+        let request = unsafe { Request::from_raw(r) };
+        let Some(kept) = context::<M>(&request) else { return ERROR };
         let run = M::slot(kept).run.get();
         // SAFETY: begin() has put this request's run there; pc belongs to the request.
         let (Some(state), pc) = (unsafe { (run.as_ref(), &raw mut (*(*r).upstream).peer) }) else {
             return ERROR;
         };
+        let hooks = M::hooks(state.conf());
         if let Some(peers) = state.chosen {
             // SAFETY: as above; nobody else holds it now.
             let pc = unsafe { &mut *pc };
             Below::NOTHING.put(pc);
-            wrap::<Inner>(pc, run, inner_get::<M>, inner_free::<M>);
-            pc.tries = state.wish.tries(peers.max(hooks.servers.get()));
+            wrap::<M, Inner>(pc, run, inner_get::<M>, inner_free::<M>);
+            pc.tries = state.wish.tries(hooks.servers.get().max(peers as usize));
             return OK;
         }
         if hooks.placeholder.get() {
@@ -50,8 +52,11 @@ pub(super) unsafe extern "C" fn inner_init<M: Balancer>(
         if result == OK && state.wish.any() {
             // SAFETY: as above; init has returned.
             let pc = unsafe { &mut *pc };
-            state.method.set(Below::of(pc));
-            wrap::<Inner>(pc, run, inner_get::<M>, inner_free::<M>);
+            state.method.set(in_request(r, Below::of(pc)));
+            if state.method.get().is_null() {
+                return ERROR;
+            }
+            wrap::<M, Inner>(pc, run, inner_get::<M>, inner_free::<M>);
             pc.tries = state.wish.tries(pc.tries);
         }
         result
@@ -70,61 +75,63 @@ unsafe extern "C" fn inner_get<M: Balancer>(
 ) -> ffi::ngx_int_t {
     guard("upstream", ERROR, || {
         // SAFETY: as in get.
-        let run = unsafe { &*data.cast::<Run>() };
+        let run = unsafe { &*data.cast::<Run<M>>() };
         if run.chosen.is_none() {
             // SAFETY: as in get.
             return unsafe { of_method::<M>(run, pc) };
         }
-        // SAFETY: as in begin().
-        let (request, conf) = unsafe {
-            (Request::from_raw(run.request), conf_of::<M, M::Server>((*run.upstream).srv_conf))
-        };
         // SAFETY: as in get; no layer above holds a reference while it calls down.
         let pc = unsafe { &mut *pc };
         pc.set_cached(0);
         pc.connection = ptr::null_mut();
-        let Some(slot) = context::<M>(&request).map(M::slot) else { return ERROR };
-        let Ok(mut picked) = slot.picked.try_borrow_mut() else { return ERROR };
-        if !run.again.get() || picked.is_none() {
-            *picked = conf.and_then(|conf| M::pick(&request, conf));
-        }
-        let Some(target) = picked.as_ref() else {
+        let picked = if run.again.get() { last(run) } else { None };
+        let Some(target) = picked.or_else(|| M::pick(run.conf(), run.context())) else {
             // SAFETY: the upstream lives as long as the cycle.
             pc.name = unsafe { &raw mut (*run.upstream).host };
             return BUSY;
         };
-        // the slot holds it now, and the attempt as long as the request lives
         target.give(pc);
+        // held there until the outer layer's get has noted it for as long as the request lives
+        M::slot(run.context()).picked.set(Some(target));
         OK
     })
+}
+
+/// The peer of the last try.
+fn last<M: Balancer>(run: &Run<M>) -> Option<Rc<Target>> {
+    M::slot(run.context()).attempts.try_borrow().ok()?.last()?.target.clone()
 }
 
 /// The method's peer; begins the method anew when it has no more while tries are left.
 ///
 /// # Safety
 /// `pc` is the peer connection of the run's request.
-unsafe fn of_method<M: Balancer>(run: &Run, pc: *mut PeerConnection) -> ffi::ngx_int_t {
-    // SAFETY: the caller's contract; init may change all of what is put back.
+unsafe fn of_method<M: Balancer>(run: &Run<M>, pc: *mut PeerConnection) -> ffi::ngx_int_t {
+    let method = run.method.get();
+    if method.is_null() {
+        return ERROR;
+    }
+    // SAFETY: the caller's contract; init may change all of what is put back. The method's hooks were
+    // kept by inner_init(), in the pool that the run lies in.
     unsafe {
-        let result = run.method.get().get(pc);
+        let result = (*method).get(pc);
         if result != BUSY || run.tried.get() == 0 {
             run.tried.set(run.tried.get() + 1);
             return result;
         }
-        let conf = conf_of::<M, M::Server>((*run.upstream).srv_conf);
-        let Some(init) = conf.and_then(|conf| M::hooks(conf).inner.get()) else { return result };
+        let Some(init) = M::hooks(run.conf()).inner.get() else { return result };
         let (above, tries) = (Below::of(&*pc), (*pc).tries);
         // nginx's methods take what they left there before for their own
         (*pc).data = ptr::null_mut();
         let begun = init(run.request, run.upstream);
-        run.method.set(Below::of(&*pc));
+        *method = Below::of(&*pc);
         above.put(&mut *pc);
         (*pc).tries = tries;
         if begun != OK {
             return begun;
         }
-        let result = run.method.get().get(pc);
-        run.tried.set(usize::from(result != BUSY));
+        let result = (*method).get(pc);
+        run.tried.set(u32::from(result != BUSY));
         result
     }
 }
@@ -137,18 +144,15 @@ unsafe extern "C" fn inner_free<M: Balancer>(
 ) {
     guard("upstream", (), || {
         // SAFETY: as in get.
-        let (run, left) = unsafe { (&*data.cast::<Run>(), (*pc).tries.saturating_sub(1)) };
+        let (run, left) = unsafe { (&*data.cast::<Run<M>>(), (*pc).tries.saturating_sub(1)) };
         if run.chosen.is_none() {
             // SAFETY: as in get.
-            unsafe { run.method.get().free(pc, state) };
+            unsafe { Inner::below(run).free(pc, state) };
         } else if !run.stale.get() {
-            // SAFETY: as in begin().
-            let (request, conf) = unsafe {
-                (Request::from_raw(run.request), conf_of::<M, M::Server>((*run.upstream).srv_conf))
-            };
-            if let Some(conf) = conf {
-                M::ended(&request, conf, state & ffi::NGX_PEER_FAILED as usize != 0);
-            }
+            // SAFETY: a live request.
+            let request = unsafe { Request::from_raw(run.request) };
+            let failed = state & ffi::NGX_PEER_FAILED as usize != 0;
+            M::ended(&request, run.conf(), run.context(), failed);
         }
         // a method with one server would say that there are no tries
         // SAFETY: as in get.

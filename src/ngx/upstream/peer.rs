@@ -9,9 +9,9 @@ use std::{mem, ptr};
 use ngx::ffi;
 
 use super::layer::{
-    BUSY, Below, DONE, ERROR, OK, Outer, PeerConnection, Run, Upstream, in_request, wrap,
+    BUSY, Below, Confs, DONE, ERROR, OK, Outer, PeerConnection, Run, Upstream, in_request, wrap,
 };
-use super::{Attempt, Balancer, Target};
+use super::{Attempt, Balancer, Target, Timeouts};
 use crate::ngx::guard::guard;
 use crate::ngx::http::{conf_of, context};
 use crate::ngx::request::Request;
@@ -28,22 +28,22 @@ pub(super) unsafe extern "C" fn begin<M: Balancer>(
         let (request, conf) =
             unsafe { (Request::from_raw(r), conf_of::<M, M::Server>((*us).srv_conf)) };
         let (Some(conf), Some(kept)) = (conf, context::<M>(&request)) else { return ERROR };
-        // SAFETY: as above.
-        let name = unsafe { (*us).host.as_bytes() };
-        let Some(begin) = M::begin(&request, conf, name) else { return ERROR };
-        let run = Run {
+        let Some(begin) = M::begin(&request, conf, kept) else { return ERROR };
+        let run = Run::<M> {
             request: r,
             upstream: us,
+            context: kept,
+            conf,
             chosen: begin.chosen,
             wish: begin.wish,
             below: Cell::new(Below::NOTHING),
-            method: Cell::new(Below::NOTHING),
-            confs: Cell::new(None),
+            method: Cell::new(ptr::null_mut()),
+            confs: Cell::new(ptr::null_mut()),
+            left: Cell::new(usize::MAX),
+            tried: Cell::new(0),
             stale: Cell::new(false),
-            left: Cell::new(None),
             again: Cell::new(false),
             spent: Cell::new(false),
-            tried: Cell::new(0),
         };
         let run = in_request(r, run);
         if run.is_null() {
@@ -59,36 +59,38 @@ pub(super) unsafe extern "C" fn begin<M: Balancer>(
         }
         // SAFETY: the request is in an upstream; run was made above, and nothing else holds it.
         unsafe {
-            (*run).confs.set(with_timeouts(r, begin.timeouts));
+            if let Some(timeouts) = begin.timeouts {
+                (*run).confs.set(with_timeouts(r, timeouts));
+                if (*run).confs.get().is_null() {
+                    return ERROR;
+                }
+            }
             let pc = &mut (*(*r).upstream).peer;
             (*run).below.set(Below::of(pc));
-            wrap::<Outer>(pc, run, get::<M>, free::<M>);
+            wrap::<M, Outer>(pc, run, get::<M>, free::<M>);
         }
         OK
     })
 }
-/// The location's conf and a copy of it with other timeouts, where any is set: nginx reads them
-/// there, and a location's conf is that of all its requests.
+
+/// The location's conf and a copy of it with other timeouts: nginx reads them there, and a
+/// location's conf is that of all its requests. Null when memory ran out.
 ///
 /// # Safety
 /// `r` is in an upstream.
-unsafe fn with_timeouts(
-    r: *mut ffi::ngx_http_request_t,
-    timeouts: [Option<usize>; 3],
-) -> Option<[*mut ffi::ngx_http_upstream_conf_t; 2]> {
+unsafe fn with_timeouts(r: *mut ffi::ngx_http_request_t, timeouts: Timeouts) -> *mut Confs {
     let [connect, send, read] = timeouts;
-    connect.or(send).or(read)?;
     // SAFETY: the caller's contract; conf is the location's, plain data.
     unsafe {
         let own = (*(*r).upstream).conf;
-        let copy = in_request(r, ptr::read(own));
-        let conf = copy.as_mut()?;
-        conf.connect_timeout = connect.unwrap_or(conf.connect_timeout);
-        conf.send_timeout = send.unwrap_or(conf.send_timeout);
-        conf.read_timeout = read.unwrap_or(conf.read_timeout);
-        Some([own, copy])
+        let mut copy = ptr::read(own);
+        copy.connect_timeout = connect.unwrap_or(copy.connect_timeout);
+        copy.send_timeout = send.unwrap_or(copy.send_timeout);
+        copy.read_timeout = read.unwrap_or(copy.read_timeout);
+        in_request(r, Confs { own, copy })
     }
 }
+
 /// get of the outer layer: a try begins.
 unsafe extern "C" fn get<M: Balancer>(
     pc: *mut PeerConnection,
@@ -96,8 +98,8 @@ unsafe extern "C" fn get<M: Balancer>(
 ) -> ffi::ngx_int_t {
     guard("upstream", ERROR, || {
         // SAFETY: ngx_event_connect_peer passes the peer connection and the data that begin() set.
-        let (run, tries) = unsafe { (&*data.cast::<Run>(), (*pc).tries) };
-        let again = run.left.take().is_some_and(|left| tries > left);
+        let (run, tries) = unsafe { (&*data.cast::<Run<M>>(), (*pc).tries) };
+        let again = tries > run.left.replace(usize::MAX);
         run.again.set(again);
         run.spent.set(run.spent.get() || again);
         run.stale.set(false);
@@ -115,14 +117,9 @@ unsafe extern "C" fn get<M: Balancer>(
             close_kept(peer);
             result = OK;
         }
-        // SAFETY: a live request.
-        let request = unsafe { Request::from_raw(run.request) };
-        if let Some(kept) = context::<M>(&request) {
-            let picked = M::slot(kept).picked.try_borrow().ok().and_then(|picked| picked.clone());
-            let attempt = Attempt::begun(run, peer, result, picked);
-            if let Ok(mut attempts) = M::slot(kept).attempts.try_borrow_mut() {
-                attempts.push(attempt);
-            }
+        let slot = M::slot(run.context());
+        if let Ok(mut attempts) = slot.attempts.try_borrow_mut() {
+            attempts.push(Attempt::begun(run, peer, result, slot.picked.take()));
         }
         result
     })
@@ -150,8 +147,8 @@ fn close_kept(pc: &mut PeerConnection) {
 }
 
 impl Attempt {
-    fn begun(
-        run: &Run,
+    fn begun<M: Balancer>(
+        run: &Run<M>,
         pc: &PeerConnection,
         result: ffi::ngx_int_t,
         target: Option<Rc<Target>>,
@@ -161,14 +158,15 @@ impl Attempt {
         unsafe {
             let r = &*run.request;
             let states = r.upstream_states.as_ref();
-            let state = states.and_then(|states| states.nelts.checked_sub(1));
+            let state = states.and_then(|states| (states.nelts as u32).checked_sub(1));
             let name = if pc.name.is_null() { &raw const (*run.upstream).host } else { pc.name };
             let end = (result == BUSY || result == ERROR).then_some(End::Failed);
             Attempt {
                 name,
-                _target: target,
+                target,
                 state,
-                listed: (*(*r.upstream).conf).next_upstream,
+                // its bits are those of NGX_HTTP_UPSTREAM_FT_*, which all fit
+                listed: (*(*r.upstream).conf).next_upstream as u32,
                 end,
             }
         }
@@ -184,11 +182,9 @@ unsafe extern "C" fn free<M: Balancer>(
     guard("upstream", (), || {
         // SAFETY: as in get.
         let (run, end, stale) = unsafe {
-            let run = &*data.cast::<Run>();
+            let run = &*data.cast::<Run<M>>();
             (run, end(run, &*pc, state), is_stale(run, &*pc, state))
         };
-        // SAFETY: a live request.
-        let request = unsafe { Request::from_raw(run.request) };
         run.stale.set(stale);
         // SAFETY: as in get.
         let peer = unsafe {
@@ -201,19 +197,17 @@ unsafe extern "C" fn free<M: Balancer>(
             // nginx gives a free retry for each kept connection that is broken: one is enough
             peer.set_cached(0);
         }
-        run.left.set(stale.then_some(peer.tries));
-        if let Some(kept) = context::<M>(&request) {
-            if let Ok(mut attempts) = M::slot(kept).attempts.try_borrow_mut() {
-                if let Some(attempt) = attempts.last_mut() {
-                    attempt.end = Some(end);
-                }
+        run.left.set(if stale { peer.tries } else { usize::MAX });
+        if let Ok(mut attempts) = M::slot(run.context()).attempts.try_borrow_mut() {
+            if let Some(attempt) = attempts.last_mut() {
+                attempt.end = Some(end);
             }
         }
     });
 }
 
 /// What nginx says of a try, and what it does not say: a response that broke off.
-fn end(run: &Run, pc: &PeerConnection, state: ffi::ngx_uint_t) -> End {
+fn end<M: Balancer>(run: &Run<M>, pc: &PeerConnection, state: ffi::ngx_uint_t) -> End {
     if state & ffi::NGX_PEER_FAILED as usize != 0 {
         return End::Failed;
     }
@@ -241,7 +235,7 @@ fn end(run: &Run, pc: &PeerConnection, state: ffi::ngx_uint_t) -> End {
 }
 
 /// Whether a kept connection was closed by the peer before it answered, as far as can be known.
-fn is_stale(run: &Run, pc: &PeerConnection, state: ffi::ngx_uint_t) -> bool {
+fn is_stale<M: Balancer>(run: &Run<M>, pc: &PeerConnection, state: ffi::ngx_uint_t) -> bool {
     if state & ffi::NGX_PEER_FAILED as usize == 0 || pc.cached() == 0 {
         return false;
     }

@@ -10,18 +10,38 @@ pub fn number(text: &[u8]) -> u64 {
     XxHash3_64::oneshot(text)
 }
 
-/// How heavy a peer is for a key.
-fn weight(key: u64, peer: u64) -> u64 {
-    let mut weight = [0; 16];
-    weight[..8].copy_from_slice(&key.to_le_bytes());
-    weight[8..].copy_from_slice(&peer.to_le_bytes());
-    XxHash3_64::oneshot(&weight)
+/// Two numbers as one: how heavy a peer is for a key, or a peer in an upstream.
+pub fn pair(one: u64, other: u64) -> u64 {
+    let mut text = [0; 16];
+    text[..8].copy_from_slice(&one.to_le_bytes());
+    text[8..].copy_from_slice(&other.to_le_bytes());
+    XxHash3_64::oneshot(&text)
 }
 
-/// The place of the heaviest among `peers` for `key` that may be taken.
-pub fn heaviest(key: u64, peers: &[u64], mut may: impl FnMut(usize) -> bool) -> Option<usize> {
-    let free = peers.iter().enumerate().filter(|(place, _)| may(*place));
-    free.max_by_key(|(_, peer)| (weight(key, **peer), **peer)).map(|(place, _)| place)
+/// The place of the heaviest among `peers` for `key` that may be taken. Asks only about those that
+/// are heavier than all before.
+pub fn heaviest(key: u64, peers: &[u64], may: impl FnMut(usize) -> bool) -> Option<usize> {
+    lighter(key, peers, None, may)
+}
+
+/// The same, of those that are lighter than the one at the place `than`.
+pub fn lighter(
+    key: u64,
+    peers: &[u64],
+    than: Option<usize>,
+    mut may: impl FnMut(usize) -> bool,
+) -> Option<usize> {
+    let weight = |peer: &u64| (pair(key, *peer), *peer);
+    let limit = than.and_then(|place| peers.get(place)).map(weight);
+    let mut best = None;
+    for (place, peer) in peers.iter().enumerate() {
+        let weight = weight(peer);
+        let below = limit.is_none_or(|limit| weight < limit);
+        if below && best.is_none_or(|(heaviest, _)| weight > heaviest) && may(place) {
+            best = Some((weight, place));
+        }
+    }
+    best.map(|(_, place)| place)
 }
 
 #[cfg(test)]
@@ -38,11 +58,10 @@ mod tests {
 
     /// All peers, from the heaviest down.
     fn order(key: u64, peers: &[u64]) -> Vec<u64> {
-        let mut tried = HashSet::new();
+        let mut last = None;
         std::iter::from_fn(|| {
-            let place = heaviest(number(&key.to_le_bytes()), peers, |at| !tried.contains(&at))?;
-            tried.insert(place);
-            Some(peers[place])
+            last = Some(lighter(number(&key.to_le_bytes()), peers, last, |_| true)?);
+            last.map(|place| peers[place])
         })
         .collect()
     }
@@ -82,6 +101,24 @@ mod tests {
             let mut other = peers.clone();
             other.reverse();
             prop_assert_eq!(order(key, &peers), order(key, &other));
+        }
+
+        #[test]
+        fn all_have_their_turn_the_heaviest_first(peers in peers(), key in any::<u64>(), down in any::<prop::sample::Index>()) {
+            let order = order(key, &peers);
+            let weight = |peer: &u64| pair(number(&key.to_le_bytes()), *peer);
+            prop_assert!(order.windows(2).all(|two| weight(&two[0]) > weight(&two[1])));
+            prop_assert_eq!(order.iter().collect::<HashSet<_>>(), peers.iter().collect::<HashSet<_>>());
+            // one that may not be taken is left out of it, whichever it is
+            let (key, down) = (number(&key.to_le_bytes()), down.index(peers.len()));
+            let mut last = None;
+            let mut left = Vec::new();
+            while let Some(place) = lighter(key, &peers, last, |place| place != down) {
+                left.push(peers[place]);
+                last = Some(place);
+            }
+            let others: Vec<u64> = order.into_iter().filter(|peer| *peer != peers[down]).collect();
+            prop_assert_eq!(left, others);
         }
 
         #[test]

@@ -9,9 +9,9 @@ pub const TRIES_MAX: usize = 100;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wish {
     /// In all, `cc_balancer_tries`.
-    pub total: Option<usize>,
+    pub total: Option<u16>,
     /// Besides those, `set_more_tries`.
-    pub more: Option<usize>,
+    pub more: Option<u16>,
 }
 
 impl Wish {
@@ -22,14 +22,17 @@ impl Wish {
 
     /// The tries of a request that has so many by itself.
     pub fn tries(self, own: usize) -> usize {
-        let total = self.total.unwrap_or(own.max(1));
-        total.saturating_add(self.more.unwrap_or(0)).min(TRIES_MAX)
+        self.asked(own).min(TRIES_MAX)
     }
 
     /// Whether `limit` (0 is none) or the ceiling cuts off some of them.
     pub fn is_cut(self, own: usize, limit: usize) -> bool {
         let limit = if limit == 0 { TRIES_MAX } else { limit.min(TRIES_MAX) };
-        self.total.unwrap_or(own.max(1)).saturating_add(self.more.unwrap_or(0)) > limit
+        self.asked(own) > limit
+    }
+
+    fn asked(self, own: usize) -> usize {
+        self.total.map_or(own.max(1), usize::from).saturating_add(self.more.unwrap_or(0).into())
     }
 }
 
@@ -140,8 +143,9 @@ mod tests {
 
     #[test]
     fn nobody_tries_for_ever() {
-        assert_eq!(Wish { total: Some(usize::MAX), more: Some(usize::MAX) }.tries(1), TRIES_MAX);
+        assert_eq!(Wish { total: Some(u16::MAX), more: Some(u16::MAX) }.tries(1), TRIES_MAX);
         assert_eq!(NONE.tries(5000), TRIES_MAX);
+        assert_eq!(Wish { more: Some(1), ..NONE }.tries(usize::MAX), TRIES_MAX);
     }
 
     #[test]
@@ -149,7 +153,7 @@ mod tests {
         let two_more = Wish { more: Some(2), ..NONE };
         assert!(two_more.is_cut(1, 2)); // B14
         assert!(!two_more.is_cut(1, 3) && !two_more.is_cut(1, 0));
-        assert!(Wish { more: Some(TRIES_MAX), ..NONE }.is_cut(1, 0));
+        assert!(Wish { more: Some(100), ..NONE }.is_cut(1, 0));
     }
 
     #[test]
