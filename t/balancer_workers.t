@@ -11,6 +11,10 @@ upstream even { cc_balancer workers; }
 upstream strict { cc_balancer workers key=$arg_k max_fails=1 fail_timeout=60s; }
 upstream lenient { cc_balancer workers key=$arg_k max_fails=2 fail_timeout=60s; }
 upstream never { cc_balancer workers key=$arg_k max_fails=0; }
+init_worker_by_lua_block {
+    local life = require "ngx.cc.lifecycle"
+    require("ngx.ipc").receive("ready", function(yes) life.ready(yes == "true", "its cache") end)
+}
 server {
     listen 127.0.0.1:%PORT+16% per_worker;
     location / { return 200 "$cc_worker_id"; }
@@ -26,6 +30,9 @@ server {
     add_header X-Tries $cc_balancer_tries always;
     add_header X-Addr $upstream_addr always;
     location / { proxy_pass http://$arg_u; }
+    location /tell { content_by_lua_block {
+        assert(require("ngx.ipc").send_worker(tonumber(ngx.var.arg_worker), "ready", ngx.var.arg_ready))
+    } }
     location /one { proxy_next_upstream off; proxy_pass http://$arg_u; }
 }
 E
@@ -55,6 +62,22 @@ is_deeply [ map { $picks->[$_] == 3 ? '-' : $fewer->[$_] } 0 .. 59 ], [ map { $_
 ok $s->reload(workers => 4), 'back to four';
 $s->wait_for(sub { keys %{ counts(picks()) } == 4 }, 'four to be picked');
 is_deeply picks(), $picks, 'and the keys are back';
+
+# -- who is not ready
+sub ready ($worker, $yes) { is $s->get($s->port(0), "/tell?worker=$worker&ready=$yes")->status, 200, "worker $worker: ready($yes)" }
+ready(1, 'false');
+$s->wait_for(sub { !counts(picks())->{1} }, 'nothing for worker 1');
+my $without = picks();
+is_deeply [ map { $picks->[$_] == 1 ? '-' : $without->[$_] } 0 .. 59 ], [ map { $_ == 1 ? '-' : $_ } @$picks ],
+    'only the keys of the one that is not ready have moved';
+is_deeply picks($_), $without, "worker $_ passes over it, too" for 1 .. 3;
+is keys %{ counts([ map { ask(0, 'even', '')->body } 1 .. 60 ]) }, 3, 'so it is by turns';
+ready($_, 'false') for 0, 2, 3;
+$s->wait_for(sub { ask(0, 'keyed', 'key1')->status == 502 }, 'nobody to be left');
+is ask(1, 'even', '')->status, 502, 'nobody is ready: nobody is asked';
+ready($_, 'true') for 0 .. 3;
+$s->wait_for(sub { keys %{ counts(picks()) } == 4 }, 'four to be picked');
+is_deeply picks(), $picks, 'ready again, and the keys are back';
 
 # -- failures
 sub at ($worker) { '127.0.0.1:' . $s->port(16 + $worker) }
