@@ -17,7 +17,7 @@ help:
 	@echo 'make check       format, lints, licences, syntax of all files'
 	@echo 'make bench       benchmarks side by side with peers (ARGS=--help says more)'
 	@echo 'make fuzz        fuzzing'
-	@echo 'make soak        long runs under faults'
+	@echo 'make soak        a long run under faults (ARGS="MINUTES --seed N", ARGS=--help says more)'
 	@echo 'make clean       remove what was built'
 	@echo
 	@echo 'NGINX=PATH chooses another nginx binary, NGINX_SOURCE=DIR the source tree that fits it.'

@@ -1,29 +1,17 @@
--- What each worker does in a soak: sends at random, receives, and keeps a ledger of both in a file
--- mapped into memory, which a kill -9 leaves as it was. t/soak/Soak/Ledger.pm reads the ledgers;
--- what only the receiver itself can see (order, duplicates, content) it logs at alert.
+-- What each worker does in a soak: sends at random, receives, and keeps a ledger of both
+-- (soak_ledger.lua). What only the receiver itself can see (order, duplicates, content) it logs at
+-- alert.
 
-local ffi = require "ffi"
 local ipc = require "ngx.ipc"
+local book = require "soak_ledger"
+local cluster = require "soak_cluster"
+local kept = require "soak_kept"
 local pool = require "soak_pool"
 
-local C, random, format = ffi.C, math.random, string.format
+local random, format = math.random, string.format
 local crc32 = ngx.crc32_long
+local alert, row_of = book.alert, book.row
 
-ffi.cdef [[
-typedef struct { uint32_t kind, a, b, spare; uint64_t count, first, last; } soak_row_t;
-typedef struct {
-    uint32_t pid, generation, id, rows;
-    uint64_t handled, answered, unnamed, refused, expected, spare[3];
-    soak_row_t row[4096];
-} soak_ledger_t;
-typedef struct { uint32_t quiet, rate, spare[2]; } soak_control_t;
-int soak_open(const char *path, int flags, ...) __asm__("open");
-int soak_truncate(int fd, long length) __asm__("ftruncate");
-void *soak_map(void *at, size_t length, int prot, int flags, int fd, long offset) __asm__("mmap");
-int soak_close(int fd) __asm__("close");
-]]
-
-local ROWS = 4096
 -- Rows of the ledger: what was accepted from us, by receiver; and what was handled, by sender.
 local TO_PROCESS, TO_SEAT, BY_BROADCAST, EMPTY, TO_ALL = 1, 2, 3, 4, 5
 local HANDLED = 10
@@ -33,47 +21,9 @@ local NAMES = { "soak.slow", "soak.raise", "soak.yield", "soak.beside" }
 
 local ledger, control
 local me, seat_key          -- { pid =, generation =, id = }, ",GENERATION.ID:"
-local rows = {}             -- kind:a:b -> row
 local heard = {}            -- sender -> number of its last message, of all kinds
 local number = 0            -- of our last message
 local calls = 0             -- under way
-local alerts = 0
-
-local function alert(...)
-    alerts = alerts + 1
-    if alerts <= 20 then
-        ngx.log(ngx.ALERT, "soak: ", ...)
-    end
-end
-
-local function map(path, ctype, write)
-    local O_RDONLY, O_RDWR_CREAT_EXCL, PROT_READ, PROT_WRITE, MAP_SHARED = 0, 2 + 64 + 128, 1, 2, 1
-    local fd = C.soak_open(path, write and O_RDWR_CREAT_EXCL or O_RDONLY, ffi.cast("int", 420))
-    assert(fd >= 0, "cannot open " .. path)
-    local size = ffi.sizeof(ctype)
-    if write then
-        assert(C.soak_truncate(fd, size) == 0)
-    end
-    local at = C.soak_map(nil, size, write and PROT_READ + PROT_WRITE or PROT_READ, MAP_SHARED, fd, 0)
-    C.soak_close(fd)
-    assert(ffi.cast("intptr_t", at) ~= -1, "cannot map " .. path)
-    return ffi.cast(ffi.typeof("$ *", ffi.typeof(ctype)), at)
-end
-
-local function row_of(kind, a, b)
-    local key = kind .. ":" .. a .. ":" .. b
-    local row = rows[key]
-    if not row then
-        if ledger.rows >= ROWS then
-            error("the ledger is full")
-        end
-        row = ledger.row[ledger.rows]
-        row.kind, row.a, row.b = kind, a, b
-        ledger.rows = ledger.rows + 1
-        rows[key] = row
-    end
-    return row
-end
 
 local function quiet()
     return control.quiet ~= 0
@@ -157,7 +107,10 @@ end
 
 local function body_of()
     local r, size = random(1000), 0
-    if r <= 3 then
+    if control.modest ~= 0 then
+        -- so that memory tells of leaks, not of the longest message that there was
+        size = random(0, 1000)
+    elseif r <= 3 then
         size = random(2 * 1024 * 1024)
     elseif r <= 20 then
         size = random(100 * 1024)
@@ -295,43 +248,85 @@ local function act()
     local r, id = random(100), random(0, ngx.worker.count() - 1)
     if r <= 35 then
         to_process((anyone() or me).pid)
-    elseif r <= 70 then
+    elseif r <= 65 then
         to_seat(id)
-    elseif r <= 80 then
+    elseif r <= 75 then
         broadcast(random(2) == 1)
-    elseif r <= 88 then
+    elseif r <= 83 then
         beside(call, id)
-    elseif r <= 90 then
+    elseif r <= 85 then
         beside(call_all)
-    elseif r <= 98 then
+    elseif r <= 92 then
         local row = row_of(EMPTY, me.generation, id)
         local ok, err = ipc.send_worker(id, "soak.empty")
         if ok then row.count = row.count + 1 else refused(err) end
-    else
+    elseif r <= 94 then
         -- nobody keeps a ledger of these, so they stay where they cannot get lost
         local ok, err = ipc.send_worker(me.id, "soak.nobody", "x")
         if ok then ledger.unnamed = ledger.unnamed + 1 else refused(err) end
+    elseif control.mixed == 0 then
+        to_seat(id)
+    elseif r <= 98 then
+        beside(cluster.call, random(4) == 1 and "all" or id, body_of())
+    else
+        kept.change()
+    end
+end
+
+local quiet_since, looks = 0, 0
+
+-- While nobody sends: what this worker and the zone hold.
+local function look()
+    if quiet_since ~= control.quiet then
+        quiet_since, looks = control.quiet, 0
+        if control.touch ~= 0 and me.id == 0 then
+            kept.touch(control.touch)
+        end
+    end
+    looks = looks + 1
+    if looks < 4 then
+        -- more than once, for what is freed by what is freed
+        collectgarbage()
+    end
+    local others, workers = 0, ipc.workers()
+    for _, w in ipairs(workers) do
+        if w.generation ~= me.generation or w.state ~= "live" then
+            others = others + 1
+        end
+    end
+    ledger.workers, ledger.others, ledger.calls = #workers, others, calls
+    for key, value in pairs(ipc.stats()) do
+        if key ~= "failed" then ledger[key] = value end
+    end
+    cluster.look(ledger)
+    if kept.look(ledger) then
+        ledger.looks = ledger.looks + 1
+        ledger.looked = quiet_since
     end
 end
 
 local function tick()
-    for _ = 1, quiet() and 0 or random(0, control.rate) do
+    if quiet() then
+        return look()
+    end
+    for _ = 1, random(0, control.rate) do
         act()
     end
 end
 
--- -- for t/soak/Soak/World.pm --------------------------------------------------
+-- -- for t/soak/Soak/Node.pm ---------------------------------------------------
 
 local _M = {}
 
-function _M.start()
-    me = { pid = ngx.worker.pid(), generation = ipc.generation(), id = ngx.worker.id() }
+-- `folder` for the ledgers of this life of the node, `control` the file with its orders.
+function _M.start(folder, control_path, seed)
+    me = book.open(folder, control_path)
+    ledger, control = book.ledger, book.control
     seat_key = format(",%d.%d:", me.generation, me.id)
-    math.randomseed(_M.seed * 7919 + me.generation * 64 + me.id)
-    control = map(_M.folder .. "/control", "soak_control_t")
-    ledger = map(_M.folder .. "/" .. me.pid, "soak_ledger_t", true)
-    ledger.pid, ledger.generation, ledger.id = me.pid, me.generation, me.id
+    math.randomseed(seed * 7919 + me.generation * 64 + me.id)
     receive()
+    kept.start()
+    cluster.start()
     -- mail may be sent before the event loop runs
     for id = 0, ngx.worker.count() - 1 do to_seat(id, "early") end
     assert(ngx.timer.every(0.01, tick))
@@ -369,18 +364,6 @@ function _M.flood()
         if process and count % 2 == 0 then ok = to_process(process, body) else ok = to_seat(id, body) end
     until not ok or count >= 50000
     ngx.say(count)
-end
-
-function _M.look()
-    collectgarbage()
-    local lines = { "calls=" .. calls, "generation=" .. me.generation, "id=" .. me.id, "pid=" .. me.pid }
-    for key, value in pairs(ipc.stats()) do
-        lines[#lines + 1] = format("%s=%.0f", key, value)
-    end
-    for _, w in ipairs(ipc.workers()) do
-        lines[#lines + 1] = format("worker=%d.%d/%d/%s", w.generation, w.id, w.pid, w.state)
-    end
-    ngx.say(table.concat(lines, "\n"))
 end
 
 return _M

@@ -1,208 +1,149 @@
 package Soak::World;
 
-# The nginx of a soak and what is done to it: load, kills, stops, reloads. Nothing here judges,
-# but for waits that never end.
+# The nodes of a soak, a tree with one secret: what is asked of all of them, how they come to rest,
+# and whether everything works when they have.
 
 use v5.36;
 use Carp qw(croak);
-use Cwd qw(abs_path);
-use File::Basename qw(dirname);
-use List::Util qw(max);
-use CC::Proc qw(alive children title);
-use CC::Server;
-use CC::Wait qw(now until_true);
+use CC::HTTP;
+use CC::Proc ();
+use CC::Wait qw(nap now until_true);
+use JSON::PP ();
+use Soak::Account;
+use Soak::Conf;
+use Soak::Load;
+use Soak::Node;
 
-use constant WORKERS_MAX => 12;     # of one generation: as many ports are taken
-use constant RETIRING_MAX => 12;    # more make no reload harder, only the machine slower
-use constant REQUESTS_MAX => 24;
+# Who is below whom, and where else it may turn to.
+my @TREE = ([ 'root' ], [ 'mid', 0 ], [ 'leaf', 1, 0 ]);
 
-my $HERE = abs_path(dirname(__FILE__) . '/..');
-
+# transport, workers, seed, nodes, rate, only.
 sub new ($class, %opt) {
-    my $self = bless { %opt, requests => [], stopped => {}, killed => {}, broken => 0, answered => 0 }, $class;
-    $self->{s} = CC::Server->new(module => 1, lua => 1, ports => WORKERS_MAX + 4,
-        timeout => 60, workers => $opt{workers}, $self->conf);
-    $self->{ledgers} = $self->{s}->path('ledgers');
-    mkdir $self->{ledgers} or croak "$self->{ledgers}: $!";
-    $self->control(quiet => 1);
-    $self->{s}->start;
+    my $self = bless { %opt, load => Soak::Load->new, nodes => [], quiet => 0 }, $class;
+    for my $n (0 .. $opt{nodes} - 1) {
+        my ($name, @super) = @{ $TREE[$n] };
+        my $node = Soak::Node->new(name => $name, transport => $opt{transport}, seed => $opt{seed} + 7 * $n,
+            workers => $n ? 2 : $opt{workers}, super => [ map { $self->{nodes}[$_]->address } @super ]);
+        push @{ $self->{nodes} }, $node;
+        $node->{secret} = $self->{nodes}[0]->s->path('secret');
+        $node->{idle} = sub { $self->idle };
+        $node->{casts} = sub { $self->{load}->casts };
+    }
+    my $root = $self->{nodes}[0];
+    $root->s->write('secret', join('', map { sprintf '%08x', rand 2**32 } 1 .. 8) . "\n");
+    chmod 0600, $root->{secret};
+    $self->orders(quiet => ++$self->{quiet});
+    $_->start for @{ $self->{nodes} };
     return $self;
 }
 
-sub conf ($self) {
-    # small enough to be filled in a moment
-    return (main => "cc_ipc_transport $self->{transport}; cc_ipc_max_message 3m; cc_ipc_queue 6m;", http => <<~CONF);
-        access_log off;
-        lua_package_path "$HERE/?.lua;;";
-        lua_max_running_timers 1024;
-        init_by_lua_block { require "soak_pool" }
-        init_worker_by_lua_block {
-            local soak = require "soak"
-            soak.folder, soak.seed = "%PREFIX%/ledgers", $self->{seed}
-            soak.start()
-        }
-        server {
-            listen 127.0.0.1:%PORT%;
-            listen 127.0.0.1:%PORT+1% per_worker;
-            location = /work  { content_by_lua_block { require("soak").work() } }
-            location = /long  { content_by_lua_block { require("soak").long() } }
-            location = /flood { content_by_lua_block { require("soak").flood() } }
-            location = /look  { content_by_lua_block { require("soak").look() } }
-        }
-        CONF
-}
+sub nodes ($self) { @{ $self->{nodes} } }
+sub load ($self) { $self->{load} }
 
-sub s ($self) { $self->{s} }
-
-# What the workers obey: a file that they have mapped.
-sub control ($self, %say) {
-    my $path = "$self->{ledgers}/control";
-    $self->{control} = { quiet => 0, rate => 4, %{ $self->{control} // {} }, %say };
-    open my $fh, (-e $path ? '+<:raw' : '>:raw'), $path or croak "$path: $!";
-    print $fh pack 'L4', @{ $self->{control} }{qw(quiet rate)}, 0, 0;
-    close $fh or croak "$path: $!";
+# A moment between two acts.
+sub idle ($self) {
+    $self->{load}->hear;
+    $_->tend for $self->nodes;
+    nap();
     return;
 }
 
-# Every worker process, also those that are leaving or stopped.
-sub processes ($self) {
-    return grep { title($_) =~ /^nginx: worker process/ } children($self->{s}->master_pid);
-}
-
-# -- load -----------------------------------------------------------------------
-
-# A request whose answer is looked for later: its worker may be stopped, or die.
-sub ask ($self, $uri) {
-    $self->hear;
-    return if @{ $self->{requests} } >= REQUESTS_MAX;
-    my $c = $self->{s}->connect($self->{s}->port, timeout => 5);
-    $c->send_request(GET => $uri);
-    push @{ $self->{requests} }, $c;
+sub orders ($self, %say) {
+    $_->control(mixed => $self->{only} ? 0 : 1, rate => $self->{rate}, %say) for $self->nodes;
     return;
 }
 
-# Takes in the answers that have come.
-sub hear ($self) {
-    my @waiting;
-    for my $c (@{ $self->{requests} }) {
-        if ($c->ok && !$c->ready(0, 0.0001)) {
-            push @waiting, $c;
-            next;
-        }
-        my $r = $c->read_response;
-        $self->{ $r->status == 200 ? 'answered' : 'broken' }++;
-        push @{ $self->{refusals} }, $r->status . ' ' . substr $r->body, 0, 200 if $r->status > 200;
-        $c->close;
-    }
-    $self->{requests} = \@waiting;
-    return scalar @waiting;
-}
-
-# -- what is done to it -----------------------------------------------------------
-
-# $which in [0, 1) chooses among the processes there are.
-sub pick ($self, $which, @of) {
-    return $of[ int $which * @of ];
-}
-
-sub kill ($self, $which) {
-    my $pid = $self->pick($which, $self->processes) or return;
-    $self->{killed}{$pid} = now();
-    delete $self->{stopped}{$pid};
-    CORE::kill 'KILL', $pid;
-    return $pid;
-}
-
-sub stop ($self, $which, $seconds) {
-    my $pid = $self->pick($which, grep { !$self->{stopped}{$_} } $self->processes) or return;
-    CORE::kill 'STOP', $pid;
-    $self->{stopped}{$pid} = now() + $seconds;
-    return $pid;
-}
-
-# Lets run on whose time is over, or everybody.
-sub cont ($self, $all = 0) {
-    my $stopped = $self->{stopped};
-    for my $pid (grep { $all || $stopped->{$_} <= now() } sort keys %$stopped) {
-        delete $stopped->{$pid};
-        CORE::kill 'CONT', $pid;
-    }
+sub noisy ($self, %say) {
+    $self->orders(quiet => 0, touch => 0, modest => 0, %say);
     return;
 }
 
-sub hup ($self, $workers) {
-    my $s = $self->{s}->configure(workers => $workers);
-    # in one go, for the master may be reading it because of the HUP before
-    $s->write('conf/next', $s->{written} = $s->conf_text);
-    rename $s->path('conf/next'), $s->{file} or croak "$s->{file}: $!";
-    CORE::kill 'HUP', $s->master_pid;
-    return;
-}
-
-# HUP with so many workers; does not wait for anything.
-sub reload ($self, $workers) {
-    return if $self->processes > $workers + RETIRING_MAX;
-    # an old worker that is stopped keeps ports that fewer workers gave up, and more need again
-    $workers = $self->{s}{workers} if %{ $self->{stopped} };
-    $self->hup($workers);
-    return 1;
-}
-
-# The new workers of a reload, awaited.
-sub reload_and_wait ($self, $workers) {
-    my %old = map { $_ => 1 } $self->processes;
-    $self->hup($workers);
-    until_true(sub { !grep { $old{$_} } $self->processes }, 30)
-        && until_true(sub { $self->{s}->is_complete }, 30)
-        or croak 'a reload was not completed';
-    return;
-}
-
-# -- quiet ----------------------------------------------------------------------
-
-# Nobody sends any more, nobody is stopped or leaving, every request has its answer.
+# Nobody sends any more, nobody is stopped, dead or leaving, every request has its answer.
 sub calm ($self) {
-    $self->control(quiet => 1);
-    $self->cont(1);
-    until_true(sub { !$self->hear }, 30) or croak 'requests are not answered';
-    my $settled = sub {
-        return $self->{s}->is_complete && !$self->{s}->retiring_pids
-            && $self->processes == $self->{s}->worker_count;
-    };
-    # nginx refuses a reload whose ports an old worker has not yet closed
-    until_true($settled, 10) || $self->hup($self->{s}{workers});
-    until_true($settled, 30)
-        or croak 'workers are missing, or do not leave: ' . join ', ', map { "$_ " . title($_) } $self->processes;
+    $_->tend(1) for $self->nodes;
+    $self->{load}->hear;
+    $_->calm for $self->nodes;
+    # who was killed while it set a value may not have told all of it
+    $_->control(quiet => $self->{quiet} + 1, touch => scalar(map { keys %{ Soak::Account::deaths($_) } } $_->lives) ? 1 : 0) for $self->nodes;
+    $self->{quiet}++;
+    until_true(sub { !$self->{load}->hear }, 30) or croak 'requests are not answered';
+    $_->calm, $_->note_deaths for $self->nodes;
     return;
 }
 
-# What each worker says of itself: a list of { key => value, workers => [...] } by worker id.
-sub look ($self) {
-    my @found;
-    for my $id (0 .. $self->{s}->worker_count - 1) {
-        my $r = $self->{s}->request(GET => $self->{s}->port(1 + $id), '/look', timeout => 20);
-        croak "worker $id does not answer: " . ($r->error // $r->status) if $r->status != 200;
-        my %row = (workers => []);
-        for (split /\n/, $r->body) {
-            my ($key, $value) = /^(\w+)=(.*)$/ or next;
-            if ($key eq 'worker') { push @{ $row{workers} }, $value } else { $row{$key} = $value }
+# The accounts of all lives, in quiet: what is wrong.
+sub account ($self, $when) {
+    my @wrong;
+    for my $node ($self->nodes) {
+        for my $life ($node->lives) {
+            my $account = Soak::Account->give($node, $life, $self->{quiet}, $self->{only});
+            printf "%-7s %s\n", $when, $account->line;
+            push @wrong, map { "$when: $_" } $account->wrong;
         }
-        push @found, \%row;
     }
-    return @found;
+    push @wrong, map { "$when: $_" } splice @{ $self->{load}{wrong} };
+    return @wrong;
 }
 
-# Descriptors and kB of own memory, of the master and of the worker that has most.
-sub resources ($self) {
-    my $fds = sub (@pids) { max map { scalar keys %{ CC::Proc::fds($_) } } @pids };
-    my $rss = sub (@pids) {
-        max map { (CC::Proc::slurp("/proc/$_/status") // '') =~ /^RssAnon:\s+(\d+)/m ? $1 : 0 } @pids;
-    };
-    my ($master, @workers) = ($self->{s}->master_pid, $self->processes);
-    return {
-        master_fds => $fds->($master), worker_fds => $fds->(@workers),
-        master_rss => $rss->($master), worker_rss => $rss->(@workers),
-    };
+# -- whether everything works, in quiet ----------------------------------------------
+
+# What does not, when it has had the time that nodes need to find each other again.
+sub probe ($self) {
+    my @wrong;
+    my $began = now();
+    my $fine = sub ($seconds, $look) { until_true(sub { !(@wrong = $look->()) }, $seconds) };
+    $fine->(40, sub { $self->wrong_tree }) or return @wrong;
+    $self->{found} = now() - $began;
+    for my $node ($self->nodes) {
+        # peers that failed are passed over for a second
+        $fine->(5, sub { $self->wrong_node($node) }) or return @wrong;
+    }
+    return;
+}
+
+# All workers of all nodes answer a cast of the root, once each.
+sub wrong_tree ($self) {
+    my $root = $self->{nodes}[0];
+    my $r = $root->s->get($root->port, '/soak/cast?who&direction=tree');
+    my $cast = $r->json;
+    return 'cast to the tree: ' . ($r->error // $r->status) if $r->status != 200 || ref $cast ne 'HASH';
+    my @got = sort map { $_->{body} =~ s/ \d+$//r } @{ $cast->{replies} };
+    my @want = sort map { my $node = $_; map { $node->address . " $_" } 0 .. $node->want - 1 } $self->nodes;
+    return "@got" eq "@want" ? () : "cast to the tree: @got, not @want";
+}
+
+sub wrong_node ($self, $node) {
+    my ($load, @wrong) = ($self->{load});
+    for my $kind (qw(hub hubring invoke ring cast tree cc keyed listed chosen status ready stat)) {
+        push @wrong, $load->try($node, $kind);
+    }
+    for my $id (0 .. $node->want - 1) {
+        my $got = $node->s->get($node->port(Soak::Conf::WORKER + $id), '/id')->body;
+        push @wrong, "port of worker $id: $got" if $got !~ /^\Q${\$node->address}\E $id \d+$/;
+        my $port = $node->port(Soak::Conf::STREAM + $id);
+        my $c = CC::HTTP->connect($port);
+        my $said = $c->ok ? $c->read_all : $c->error;
+        $c->close;
+        push @wrong, "stream port of worker $id: $said" if $said !~ /^$port \d+$/;
+    }
+    return map({ $node->name . ": $_" } @wrong), $self->wrong_status($node);
+}
+
+# What cc_status tells of it is what there is.
+sub wrong_status ($self, $node) {
+    my $status = $node->s->get($node->port, '/status?format=json')->json;
+    return $node->name . ': no status' if ref $status ne 'HASH';
+    my @wrong;
+    my $workers = $status->{workers};
+    push @wrong, 'workers: ' . JSON::PP->new->canonical->encode($workers)
+        if @$workers != $node->want || grep { $_->{state} ne 'live' || !$_->{ready} } @$workers;
+    push @wrong, "$status->{ipc}{queued} messages are held" if $status->{ipc}{queued};
+    my $zone = $status->{zone};
+    push @wrong, "the zone has $zone->{used} of $zone->{size}" if $zone->{used} > $zone->{size};
+    my %here = map { $_->address => 1 } $self->nodes;
+    push @wrong, map { "a client $_->{address}, $_->{state}" } grep { !$here{ $_->{address} } || $_->{state} ne 'alive' } @{ $status->{nodes}{clients} };
+    push @wrong, 'a root has a super' if !@{ $node->{super} } && grep { $_->{state} eq 'joined' } @{ $status->{nodes}{super} };
+    return map { $node->name . ": status: $_" } @wrong;
 }
 
 1;
