@@ -238,6 +238,7 @@ sub die ($self, $orphans, $dead) {
     CORE::kill 'KILL', @workers;
     until_true(sub { !grep { alive($_) } @pids, @workers }, 20) or croak "$self->{name} survives kill -9";
     %{ $self->{stopped} } = %{ $self->{limits} } = ();
+    $self->{files} = $self->{files_until} = undef;
     $self->{ended} += @{ $self->{lives} };
     my @ended = splice @{ $self->{lives} };
     $self->{dead} = now() + $dead;
