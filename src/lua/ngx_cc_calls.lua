@@ -10,6 +10,7 @@ local ffi_string = ffi.string
 local find, sub = string.find, string.sub
 local ngx = ngx
 local get_phase = ngx.get_phase
+local new_table = require "table.new"
 local type, tostring, error, ipairs, pairs = type, tostring, error, ipairs, pairs
 
 ffi.cdef [[
@@ -67,6 +68,8 @@ local outcome = ffi.new "ngx_cc_outcome_t"
 
 -- What a job posts lives as long as the job, also when the light thread that waits is ended.
 local semaphore_of = {}
+local idle, idle_count = {}, 0      -- semaphores of jobs that have ended
+local IDLE_MAX = 64
 local Job = ffi.metatype("ngx_cc_job_t", {
     __gc = function(job)
         C.ngx_cc_cluster_end(job.job)
@@ -78,7 +81,13 @@ local function begin()
     if not MAY_WAIT[get_phase()] then
         error("API disabled in the context of " .. get_phase(), 4)
     end
-    local sema = semaphore.new(0)
+    local sema
+    if idle_count > 0 then
+        sema, idle[idle_count] = idle[idle_count], nil
+        idle_count = idle_count - 1
+    else
+        sema = semaphore.new(0)
+    end
     local number = C.ngx_cc_cluster_begin(get_request(), sema.sem, post)
     if number < 0 then
         return nil, ERRORS[number] or { 500, "internal error, see the error log" }
@@ -94,9 +103,16 @@ local function wait(job)
 end
 
 local function end_job(job)
-    C.ngx_cc_cluster_end(job.job)
-    semaphore_of[job.job] = nil
+    local number = job.job
+    C.ngx_cc_cluster_end(number)
     ffi.gc(job, nil)
+    local sema = semaphore_of[number]
+    semaphore_of[number] = nil
+    -- one that was posted has been waited for
+    if idle_count < IDLE_MAX and sema:count() == 0 then
+        idle_count = idle_count + 1
+        idle[idle_count] = sema
+    end
 end
 
 local function text(row)
@@ -110,7 +126,7 @@ local NAMES = {
 }
 
 -- `name: value` lines as ngx.location.capture gives headers.
-local function headers_of(lines)
+local function parsed(lines)
     local headers, from = {}, 1
     while true do
         local colon = find(lines, ": ", from, true)
@@ -130,6 +146,35 @@ local function headers_of(lines)
         end
         from = line_end + 1
     end
+end
+
+-- The last lines, and what was in them where no name came twice: answers to the same call, in the
+-- same second, have the same.
+local last_lines, last_names, last_values, last_count
+
+local function remember(lines, headers)
+    local names, values, count = {}, {}, 0
+    for name, value in pairs(headers) do
+        if type(value) == "table" then
+            return
+        end
+        count = count + 1
+        names[count], values[count] = name, value
+    end
+    last_lines, last_names, last_values, last_count = lines, names, values, count
+end
+
+local function headers_of(lines)
+    if lines ~= last_lines then
+        local headers = parsed(lines)
+        remember(lines, headers)
+        return headers
+    end
+    local headers = new_table(0, last_count)
+    for i = 1, last_count do
+        headers[last_names[i]] = last_values[i]
+    end
+    return headers
 end
 
 local function failed(why)

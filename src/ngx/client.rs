@@ -11,6 +11,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
@@ -42,25 +43,27 @@ pub struct Timeouts {
     pub read: u64,
 }
 
-/// A request.
+/// A request. What calls of several have in common they share.
 #[derive(Clone, Debug)]
 pub struct Call {
     /// Where it goes.
     pub endpoint: Endpoint,
     /// The `Host` header.
-    pub host: String,
+    pub host: Rc<str>,
     /// Any method but CONNECT.
     pub method: Method,
     /// Path and query as they are sent; `proto/cluster/headers.rs` makes them so.
-    pub target: String,
+    pub target: Rc<str>,
     /// Headers; those that belong to a connection or frame a message are the client's own.
-    pub headers: HeaderMap,
+    pub headers: Rc<HeaderMap>,
     /// The body; empty: none.
     pub body: Bytes,
     /// The waits.
     pub timeouts: Timeouts,
     /// The longest body of an answer, in bytes, with the coding taken off.
     pub max_body: usize,
+    /// Whether its headers are wanted.
+    pub wants_headers: bool,
 }
 
 /// What came back, whole.
@@ -68,7 +71,7 @@ pub struct Call {
 pub struct Answer {
     /// The final status.
     pub status: StatusCode,
-    /// All headers as they came.
+    /// All headers as they came, where they are wanted.
     pub headers: HeaderMap,
     /// The body, with the chunked coding taken off.
     pub body: Bytes,

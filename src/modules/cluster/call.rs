@@ -1,19 +1,21 @@
 //! One call to a worker or a node: what is taken from the request that asks for it.
 
-use std::borrow::Cow;
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
-use super::location;
 use super::workers::Listener;
+use super::{location, workers};
 use crate::ngx::client::{Answer, Call, Endpoint, Timeouts};
 use crate::ngx::request::Request;
 use crate::ngx::respond::Response;
 use crate::proto::cluster::headers::{self, Road, Unsendable};
+use crate::proto::ipc::WorkerId;
 
 /// Longest body of an answer, in bytes.
 pub const ANSWER_MAX: usize = 16 << 20;
@@ -24,7 +26,7 @@ pub struct Draft {
     /// As the client's.
     pub method: Method,
     /// Those that go on.
-    pub headers: HeaderMap,
+    pub headers: Rc<HeaderMap>,
     /// The client's.
     pub body: Bytes,
     /// Of the location or the channel.
@@ -47,19 +49,23 @@ impl Draft {
             let name = HeaderName::from_bytes(name).map_err(|_| Unsendable::Name)?;
             map.append(name, HeaderValue::from_bytes(value).map_err(|_| Unsendable::Value)?);
         }
-        Ok(Draft { method, headers: map, body: Bytes::from(body), timeouts })
+        Ok(Draft { method, headers: Rc::new(map), body: Bytes::from(body), timeouts })
     }
 
     /// The call itself.
-    pub fn to(&self, place: Place, target: Cow<'_, [u8]>) -> Result<Call, Unsendable> {
-        let target = headers::target(&target)?.into_owned();
+    pub fn to(&self, place: Place, target: &[u8]) -> Result<Call, Unsendable> {
+        Ok(self.at(place, targeted(target)?))
+    }
+
+    /// The same where several are called for one target.
+    pub fn at(&self, place: Place, target: Rc<str>) -> Call {
         let time = |milliseconds: usize| milliseconds as u64;
-        Ok(Call {
+        Call {
             endpoint: place.endpoint,
             host: place.host,
             method: self.method.clone(),
-            target: String::from_utf8(target).map_err(|_| Unsendable::Target)?,
-            headers: self.headers.clone(),
+            target,
+            headers: Rc::clone(&self.headers),
             body: self.body.clone(),
             timeouts: Timeouts {
                 connect: time(self.timeouts.connect),
@@ -67,15 +73,65 @@ impl Draft {
                 read: time(self.timeouts.read),
             },
             max_body: ANSWER_MAX,
-        })
+            wants_headers: true,
+        }
     }
+
+    /// Sets a header.
+    pub fn put(&mut self, name: &'static str, value: HeaderValue) {
+        Rc::make_mut(&mut self.headers).insert(name, value);
+    }
+}
+
+/// Path and query as they are sent.
+pub fn targeted(target: &[u8]) -> Result<Rc<str>, Unsendable> {
+    let target = headers::target(target)?;
+    Ok(Rc::from(std::str::from_utf8(&target).map_err(|_| Unsendable::Target)?))
 }
 
 /// Where a call goes.
 #[derive(Clone)]
 pub struct Place {
     endpoint: Endpoint,
-    host: String,
+    host: Rc<str>,
+}
+
+thread_local! {
+    /// The names of this node's workers, by number: they are written once.
+    static HOSTS: RefCell<Vec<Option<(SocketAddr, Rc<str>)>>> = RefCell::default();
+}
+
+impl Place {
+    /// The first `listen ... per_worker` of worker `id`; None where there is none.
+    pub fn of_worker(id: WorkerId) -> Option<Place> {
+        let address = match workers::listener(id)? {
+            Listener::Inet(address) => address,
+            listener => return Some(listener.into()),
+        };
+        let host = HOSTS.with_borrow_mut(|hosts| {
+            let number = usize::from(id.0);
+            if hosts.len() <= number {
+                hosts.resize(number + 1, None);
+            }
+            let known = hosts.get_mut(number)?;
+            // a single process can be given another address
+            match known {
+                Some((at, host)) if *at == address => Some(Rc::clone(host)),
+                _ => {
+                    let host = Rc::from(address.to_string());
+                    Some(Rc::clone(&known.insert((address, host)).1))
+                }
+            }
+        });
+        Some(Place { endpoint: Endpoint::Inet(address), host: host? })
+    }
+}
+
+impl Place {
+    /// The same as `call`, here.
+    pub fn called(self, call: &Call) -> Call {
+        Call { endpoint: self.endpoint, host: self.host, ..call.clone() }
+    }
 }
 
 impl From<Listener> for Place {
@@ -92,7 +148,7 @@ impl From<Listener> for Place {
 
 impl From<SocketAddr> for Place {
     fn from(address: SocketAddr) -> Place {
-        Place { endpoint: Endpoint::Inet(address), host: address.to_string() }
+        Place { endpoint: Endpoint::Inet(address), host: address.to_string().into() }
     }
 }
 

@@ -1,27 +1,26 @@
 //! A cast under way: a call to each of those who are asked, over HTTP or, for function actions, over
 //! the rings; their answers gathered; one time for all of it.
 
-use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use bytes::Bytes;
 use http::HeaderValue;
 
-use super::call::Draft;
+use super::call::{self, Draft, Place};
 use super::channel::Channel;
 use super::location::Timeouts;
 use super::remote::Unanswered;
-use super::{cast, function, refuse, remote, ringed, workers};
+use super::{cast, function, refuse, remote, ringed};
 use crate::modules::ipc::native::{self, Targets};
-use crate::ngx::client::{self, Answer, CallError, Pending};
+use crate::ngx::client::{self, Answer, Call, CallError, Pending};
 use crate::ngx::content::Parked;
 use crate::ngx::request::Request;
 use crate::ngx::respond::Response;
 use crate::ngx::timer::Timer;
 use crate::proto::cluster::cast::{CastId, Direction, Passage, Stop, Target, Via};
 use crate::proto::cluster::gather::{Failure, Gather};
-use crate::proto::cluster::headers::{self, Road};
+use crate::proto::cluster::headers::{Road, Unsendable};
 use crate::proto::ipc::WorkerId;
 
 /// What a cast answers.
@@ -45,8 +44,8 @@ pub struct Plan {
     body: Bytes,
     /// The action that needs no request: workers are asked for it over the rings.
     function: Option<Vec<u8>>,
-    /// Calls over HTTP, where there are any.
-    workers: Option<Draft>,
+    /// Calls over HTTP, where there are any; those to workers with their target.
+    workers: Option<(Draft, Result<Rc<str>, Unsendable>)>,
     nodes: Option<Draft>,
     /// The header for the clients of a tree cast, or why there is none.
     passage: Result<Option<HeaderValue>, Stop>,
@@ -78,13 +77,18 @@ impl Plan {
         let function = function.or(builtin);
         let is_worker = |target: &Target| matches!(target.via, Via::Worker(_));
         let workers = function.is_none() && targets.iter().any(is_worker);
-        let mut workers = workers.then(|| draft(Road::Workers)).transpose()?;
-        if let Some(draft) = workers.as_mut().filter(|_| cast::needs_proof(request)) {
-            let target = path(&channel.name, "invoke", request.query());
-            let target = headers::target(&target).map_err(|why| refused(400, &why.to_string()))?;
-            let hop = cast::proven(request, &target);
-            draft.headers.insert("CC-Hop", hop.ok_or_else(|| refused(503, "no shared zone"))?);
-        }
+        let workers = workers
+            .then(|| draft(Road::Workers))
+            .transpose()?
+            .map(|draft| (draft, call::targeted(&path(&channel.name, "invoke", request.query()))));
+        let workers = match workers {
+            Some((mut draft, Ok(target))) if cast::needs_proof(request) => {
+                let hop = cast::proven(request, target.as_bytes());
+                draft.put("CC-Hop", hop.ok_or_else(|| refused(503, "no shared zone"))?);
+                Some((draft, Ok(target)))
+            }
+            workers => workers,
+        };
         let nodes = targets.iter().any(|target| !is_worker(target));
         let nodes = nodes.then(|| draft(Road::Nodes)).transpose()?;
         let time = match passage {
@@ -176,8 +180,6 @@ impl Plan {
 
     fn call(&self, number: usize, target: &Target, state: &Rc<State>) -> Result<Under, Failure> {
         let unreachable = |why: &str| Failure::Unreachable(why.into());
-        let road = if target.via == Via::Tree { "hub" } else { "invoke" };
-        let path = path(&self.channel, road, &self.query);
         let late = Rc::downgrade(state);
         let settle = move |result: Result<Answer, Failure>| {
             if let Some(state) = late.upgrade() {
@@ -191,11 +193,11 @@ impl Plan {
             }
         };
         if let Via::Worker(id) = target.via {
-            let listener = workers::listener(id);
-            let listener = listener.ok_or_else(|| unreachable("no \"listen ... per_worker\""))?;
-            let draft = self.workers.as_ref().ok_or_else(|| unreachable("not over HTTP"))?;
-            let call = draft.to(listener.into(), Cow::Owned(path));
-            let call = call.map_err(|why| Failure::Wrong(why.to_string()))?;
+            let place = Place::of_worker(id);
+            let place = place.ok_or_else(|| unreachable("no \"listen ... per_worker\""))?;
+            let workers = self.workers.as_ref().ok_or_else(|| unreachable("not over HTTP"))?;
+            let target = workers.1.as_ref().map_err(|why| Failure::Wrong(why.to_string()))?;
+            let call = Call { wants_headers: false, ..workers.0.at(place, Rc::clone(target)) };
             let took = move |result: Result<_, CallError>| {
                 settle(result.map_err(|error| Failure::from(Unanswered::Call(error))));
             };
@@ -206,11 +208,12 @@ impl Plan {
         if target.via == Via::Tree {
             let header = self.passage.as_ref().map_err(|stop| unreachable(&stop.to_string()))?;
             if let Some(header) = header {
-                draft.headers.insert("CC-Cast", header.clone());
+                draft.put("CC-Cast", header.clone());
             }
         }
-        let ask =
-            remote::Ask { channel: self.channel.clone(), to, draft, target: path, time: self.time };
+        let road = if target.via == Via::Tree { "hub" } else { "invoke" };
+        let target = path(&self.channel, road, &self.query);
+        let ask = remote::Ask { channel: self.channel.clone(), to, draft, target, time: self.time };
         Ok(Under::Node(remote::call(ask, move |result| settle(result.map_err(Failure::from)))))
     }
 }

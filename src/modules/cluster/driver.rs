@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use http::{HeaderMap, HeaderValue, Method, header};
 
@@ -281,7 +282,7 @@ fn call(name: &str, id: CallId, to: &str, message: &Request, timeout: u64) {
     let step = timeout as usize;
     let draft = Draft {
         method: Method::POST,
-        headers,
+        headers: Rc::new(headers),
         body: message.to_json().into(),
         timeouts: Timeouts { connect: step, send: step, read: step },
     };

@@ -1,10 +1,8 @@
 //! `cc_hub`: an action in the router, whichever worker was reached.
 
-use std::borrow::Cow;
-
 use http::HeaderValue;
 
-use super::call::{self, Draft};
+use super::call::{self, Draft, Place};
 use super::channel::Channel;
 use super::location::{Location, Serves, Timeouts};
 use super::proof::{Caller, Hop};
@@ -141,9 +139,9 @@ impl Way {
         let next = next.header(request.method(), &target);
         let next = next.and_then(|next| HeaderValue::from_str(&next).ok());
         let next = next.ok_or_else(|| refused(503, "no shared zone"))?;
-        draft.headers.insert("CC-Hop", next);
+        draft.put("CC-Hop", next);
         if let Some(Ok(cast)) = request.header(ALONG).map(HeaderValue::from_bytes) {
-            draft.headers.insert(ALONG, cast);
+            draft.put(ALONG, cast);
         }
         Ok(Way { draft, target: target.into_owned(), asked: None })
     }
@@ -162,10 +160,10 @@ impl Way {
                 Asker::Signed(..) => {}
             }
         }
-        let Some(listener) = workers::listener(worker.seat.worker) else {
+        let Some(place) = Place::of_worker(worker.seat.worker) else {
             return asker.refuse(503, "no \"listen ... per_worker\" to reach the worker by");
         };
-        let call = match self.draft.to(listener.into(), Cow::Borrowed(&self.target)) {
+        let call = match self.draft.to(place, &self.target) {
             Ok(call) => call,
             Err(why) => return asker.refuse(400, &why.to_string()),
         };

@@ -2,9 +2,11 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
-use http::HeaderMap;
+use bytes::Bytes;
 
+use super::location::Timeouts;
 use super::remote::{self, Ask, Held, Unanswered};
 use crate::ngx::client::{self, Answer, Call, CallError, Pending};
 use crate::ngx::lua::Semaphore;
@@ -12,6 +14,8 @@ use crate::ngx::respond::Response;
 
 /// Most jobs of a worker at a time.
 const JOBS_MAX: usize = 4096;
+/// Bytes of the headers of most answers.
+const LINES: usize = 256;
 /// Most calls of a job.
 const CALLS_MAX: usize = 2048;
 
@@ -26,7 +30,7 @@ pub enum Outcome {
         /// `name: value` lines.
         headers: Vec<u8>,
         /// Its body.
-        body: bytes::Bytes,
+        body: Bytes,
     },
     /// None, the status that stands for it, and why.
     Failed(u16, String),
@@ -47,6 +51,45 @@ struct Job {
     waiting: usize,
     /// No more calls come: the semaphore is posted when none is under way.
     sealed: bool,
+    /// What its last call was made of.
+    pattern: Option<Rc<Pattern>>,
+}
+
+/// A call of a job, for more of the same to others.
+pub struct Pattern {
+    /// Its arguments,
+    pub asked: Asked,
+    /// and what has come of them.
+    pub call: Call,
+}
+
+/// What a call is made of, but for where it goes.
+#[derive(PartialEq, Eq)]
+pub struct Asked {
+    /// To whom, as Lua says.
+    pub kind: i32,
+    /// As Lua says.
+    pub method: Vec<u8>,
+    /// As Lua says.
+    pub target: Vec<u8>,
+    /// `name: value` lines.
+    pub headers: Vec<u8>,
+    /// As Lua says.
+    pub body: Bytes,
+    /// See `api_calls`.
+    pub flags: u32,
+    /// Milliseconds of its steps.
+    pub timeouts: Timeouts,
+}
+
+/// The pattern of a job.
+pub fn pattern(job: u32) -> Option<Rc<Pattern>> {
+    with(job, |job| job.pattern.clone())?
+}
+
+/// Sets it.
+pub fn set_pattern(job: u32, pattern: Pattern) {
+    with(job, |job| job.pattern = Some(Rc::new(pattern)));
 }
 
 #[derive(Default)]
@@ -72,8 +115,14 @@ pub fn begin(semaphore: Semaphore) -> Option<u32> {
         while jobs.last == 0 || jobs.open.contains_key(&jobs.last) {
             jobs.last = jobs.last.wrapping_add(1) & i32::MAX as u32;
         }
-        let job =
-            Job { semaphore, outcomes: Vec::new(), pending: Vec::new(), waiting: 0, sealed: false };
+        let job = Job {
+            semaphore,
+            outcomes: Vec::new(),
+            pending: Vec::new(),
+            waiting: 0,
+            sealed: false,
+            pattern: None,
+        };
         let number = jobs.last;
         jobs.open.insert(number, job);
         jobs.last = number.wrapping_add(1) & i32::MAX as u32;
@@ -131,7 +180,9 @@ fn of(result: Result<Answer, CallError>) -> Outcome {
     match result {
         Ok(answer) => Outcome::Answer {
             status: answer.status.as_u16(),
-            headers: lines(&answer.headers),
+            headers: lines(
+                answer.headers.iter().map(|(name, value)| (name.as_ref(), value.as_bytes())),
+            ),
             body: answer.body,
         },
         Err(error) => Outcome::Failed(error.status(), error.to_string()),
@@ -140,20 +191,19 @@ fn of(result: Result<Answer, CallError>) -> Outcome {
 
 impl From<Response> for Outcome {
     fn from(response: Response) -> Outcome {
-        let line = |(name, value): &(Vec<u8>, Vec<u8>)| [name, &b": "[..], value, b"\n"].concat();
-        Outcome::Answer {
-            status: response.status,
-            headers: response.headers.iter().flat_map(line).collect(),
-            body: response.body,
-        }
+        let all = response.headers.iter().map(|(name, value)| (&name[..], &value[..]));
+        Outcome::Answer { status: response.status, headers: lines(all), body: response.body }
     }
 }
 
-fn lines(headers: &HeaderMap) -> Vec<u8> {
-    let line = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
-        [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\n"].concat()
-    };
-    headers.iter().flat_map(line).collect()
+fn lines<'h>(headers: impl Iterator<Item = (&'h [u8], &'h [u8])>) -> Vec<u8> {
+    let mut lines = Vec::with_capacity(LINES);
+    for (name, value) in headers {
+        for part in [name, b": ", value, b"\n"] {
+            lines.extend_from_slice(part);
+        }
+    }
+    lines
 }
 
 /// One outcome is there. Wakes Lua when it was the last.

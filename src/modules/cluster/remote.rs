@@ -1,7 +1,6 @@
 //! A call to another node: signed where there is a secret, repeated with what the other node wants
 //! signed in, its answer checked. One time for all of it.
 
-use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
@@ -113,7 +112,7 @@ fn end(state: &Weak<State>, result: Result<Answer, Unanswered>) {
 fn send(state: &Rc<State>, nonce: Option<Nonce>) -> Result<(), Unanswered> {
     state.tries.set(state.tries.get() + 1);
     let Ask { channel, to, draft, target, .. } = &state.ask;
-    let call = draft.to((*to).into(), Cow::Borrowed(target));
+    let call = draft.to((*to).into(), target);
     let mut call = call.map_err(|why| Unanswered::Unsendable(why.to_string()))?;
     let mut receipt = None;
     if let Some(secrets) = settings().and_then(|settings| settings.secrets()) {
@@ -138,7 +137,7 @@ fn send(state: &Rc<State>, nonce: Option<Nonce>) -> Result<(), Unanswered> {
         .sign(secrets, stamp);
         let (value, expected) = signed.map_err(|why| unsigned(why.to_string()))?;
         let value = HeaderValue::from_str(&value).map_err(|why| unsigned(why.to_string()))?;
-        call.headers.insert(sign::AUTH, value);
+        Rc::make_mut(&mut call.headers).insert(sign::AUTH, value);
         receipt = Some(expected);
     }
     let weak = Rc::downgrade(state);

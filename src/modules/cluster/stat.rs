@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use http::{HeaderMap, Method};
+use http::Method;
 
 use super::call::Draft;
 use super::channel::Channel;
@@ -59,7 +59,7 @@ pub fn tell(
             to: client,
             draft: Draft {
                 method: Method::GET,
-                headers: HeaderMap::new(),
+                headers: Rc::default(),
                 body: bytes::Bytes::new(),
                 timeouts,
             },

@@ -3,7 +3,7 @@
 //! here is borrowed.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use ngx::ffi;
 
@@ -31,7 +31,7 @@ struct Desk {
     /// Connections by number; the handlers find the number at `connection->data`.
     peers: Vec<Option<Box<Peer>>>,
     free: Vec<usize>,
-    calls: HashMap<u64, Place>,
+    calls: BTreeMap<u64, Place>,
     serial: u64,
     /// Calls that failed within send().
     failed: Vec<(Box<Job>, CallError)>,
@@ -46,7 +46,7 @@ thread_local! {
         pool: Pool::new(PoolLimits::default()),
         peers: Vec::new(),
         free: Vec::new(),
-        calls: HashMap::new(),
+        calls: BTreeMap::new(),
         serial: 0,
         failed: Vec::new(),
         telling: None,

@@ -77,7 +77,10 @@ impl Peer {
         }
         self.link.begin();
         self.link.set_idle(false);
-        let reader = Reader::new(method, call.max_body);
+        let mut reader = Reader::new(method, call.max_body);
+        if !call.wants_headers {
+            reader.forget_headers();
+        }
         self.running = Some(Running { job, written: 0, reader });
         Ok(())
     }

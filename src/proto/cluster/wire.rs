@@ -137,6 +137,7 @@ pub struct Reader {
     /// A head that came in pieces.
     held: BytesMut,
     head: Option<(StatusCode, HeaderMap)>,
+    wants_headers: bool,
     body: BytesMut,
     keep: bool,
 }
@@ -152,9 +153,15 @@ impl Reader {
             line: 0,
             held: BytesMut::new(),
             head: None,
+            wants_headers: true,
             body: BytesMut::new(),
             keep: true,
         }
+    }
+
+    /// Nobody wants the answer's headers.
+    pub fn forget_headers(&mut self) {
+        self.wants_headers = false;
     }
 
     /// Takes what has come. The answer, once it is whole.
@@ -230,25 +237,29 @@ impl Reader {
                 Ok(Some(length))
             };
         }
-        let headers = kept(bytes.get(..length).unwrap_or_default(), response.headers)?;
-        self.keep = response.version == Some(1) && !says_close(&headers);
+        let fields = &*response.headers;
+        let headers = match self.wants_headers {
+            true => kept(bytes.get(..length).unwrap_or_default(), fields)?,
+            false => HeaderMap::new(),
+        };
+        self.keep = response.version == Some(1) && !says_close(fields);
         let empty = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         self.place = if self.bodyless || empty {
             Place::Complete
         } else {
-            self.framing(&headers, response.version == Some(1))?
+            self.framing(fields, response.version == Some(1))?
         };
         self.head = Some((status, headers));
         Ok(Some(length))
     }
 
     /// Where the body ends.
-    fn framing(&mut self, headers: &HeaderMap, http11: bool) -> Result<Place, Unreadable> {
-        let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    fn framing(&mut self, fields: &[Header<'_>], http11: bool) -> Result<Place, Unreadable> {
+        let mut lengths = values(fields, &header::CONTENT_LENGTH);
         let length = lengths.next();
-        let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+        let mut codings = values(fields, &header::TRANSFER_ENCODING);
         if let Some(coding) = codings.next() {
-            let chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+            let chunked = coding.eq_ignore_ascii_case(b"chunked");
             return match () {
                 () if length.is_some() => Err(Malformed("both a length and a transfer coding")),
                 () if !chunked || !http11 || codings.next().is_some() => {
@@ -264,7 +275,7 @@ impl Reader {
         if lengths.any(|other| other != length) {
             return Err(Malformed("two lengths"));
         }
-        let digits = Some(length.as_bytes()).filter(|length| length.iter().all(u8::is_ascii_digit));
+        let digits = Some(length).filter(|length| length.iter().all(u8::is_ascii_digit));
         let digits = digits.filter(|digits| !digits.is_empty()).ok_or(Malformed("no length"))?;
         let length = digits.iter().try_fold(0usize, |sum, digit| {
             sum.checked_mul(10)?.checked_add(usize::from(digit - b'0'))
@@ -362,9 +373,15 @@ fn kept(head: &[u8], fields: &[Header<'_>]) -> Result<HeaderMap, Unreadable> {
     Ok(headers)
 }
 
-fn says_close(headers: &HeaderMap) -> bool {
-    headers.get_all(header::CONNECTION).iter().any(|value| {
-        let mut tokens = value.as_bytes().split(|byte| *byte == b',');
+/// The values of the headers of that name.
+fn values<'f>(fields: &'f [Header<'f>], name: &'f HeaderName) -> impl Iterator<Item = &'f [u8]> {
+    let named = move |field: &&Header<'_>| field.name.eq_ignore_ascii_case(name.as_str());
+    fields.iter().filter(named).map(|field| field.value)
+}
+
+fn says_close(fields: &[Header<'_>]) -> bool {
+    values(fields, &header::CONNECTION).any(|value| {
+        let mut tokens = value.split(|byte| *byte == b',');
         tokens.any(|token| token.trim_ascii().eq_ignore_ascii_case(b"close"))
     })
 }

@@ -2,14 +2,27 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// The same, but for the headers, where nobody wants them.
 fn read(method: &Method, max: usize, pieces: &[&[u8]]) -> Result<Option<Whole>, Unreadable> {
-    let mut reader = Reader::new(method, max);
-    for piece in pieces {
-        if let Some(whole) = reader.feed(piece)? {
-            return Ok(Some(whole));
+    let with = |mut reader: Reader| {
+        for piece in pieces {
+            if let Some(whole) = reader.feed(piece)? {
+                return Ok(Some(whole));
+            }
         }
+        Ok(None)
+    };
+    let mut bare = Reader::new(method, max);
+    bare.forget_headers();
+    let (full, bare) = (with(Reader::new(method, max)), with(bare));
+    match (&full, &bare) {
+        (Ok(Some(a)), Ok(Some(b))) => {
+            assert_eq!((a.status, &a.body, a.keep), (b.status, &b.body, b.keep));
+            assert!(b.headers.is_empty());
+        }
+        _ => assert_eq!(full, bare),
     }
-    Ok(None)
+    full
 }
 
 /// In one piece, and byte by byte: the same.
