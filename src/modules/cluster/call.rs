@@ -96,9 +96,12 @@ pub struct Place {
     host: Rc<str>,
 }
 
+/// An address and its name.
+type Host = (SocketAddr, Rc<str>);
+
 thread_local! {
     /// The names of this node's workers, by number: they are written once.
-    static HOSTS: RefCell<Vec<Option<(SocketAddr, Rc<str>)>>> = RefCell::default();
+    static HOSTS: RefCell<Vec<Option<Host>>> = RefCell::default();
 }
 
 impl Place {

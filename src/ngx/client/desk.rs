@@ -180,9 +180,9 @@ fn settle(number: usize, job: &Job) {
 }
 
 /// Tells the caller, if it still wants to know.
-fn finish(job: Box<Job>, result: Result<Answer, CallError>) {
+fn finish(job: Job, result: Result<Answer, CallError>) {
     let wanted = with(|desk| desk.calls.remove(&job.serial)).is_some();
-    let Job { call, done, .. } = *job;
+    let Job { call, done, .. } = job;
     drop(call);
     if wanted {
         guard("call", (), || done(result));
@@ -191,7 +191,7 @@ fn finish(job: Box<Job>, result: Result<Answer, CallError>) {
 
 fn tell() {
     for (job, error) in with(|desk| std::mem::take(&mut desk.failed)) {
-        finish(job, Err(error));
+        finish(*job, Err(error));
     }
 }
 
@@ -254,12 +254,12 @@ fn report(number: usize, report: Report) {
         None => {}
         Some(Outcome::Over(job, result)) => {
             settle(number, &job);
-            finish(job, result);
+            finish(*job, result);
         }
         Some(Outcome::Again(job)) => {
             settle(number, &job);
             if let Err((job, error)) = place(job, true) {
-                finish(job, Err(error));
+                finish(*job, Err(error));
             }
         }
     }
