@@ -1,6 +1,7 @@
 # cc_invoke: an action in the worker that was reached (C7 to C12), and cc_hub: in the router (C7,
 # C11, C13), whichever worker was reached. Without Lua.
 use v5.36;
+use IO::Socket::INET;
 use Test::More;
 use CC::Server;
 
@@ -27,22 +28,28 @@ my $server = <<'CONF';
     location @named { return 200 "named $args\n"; }
     location = /vars { return 200 "$cc_router $cc_node $cc_generation [$cc_channel]\n"; }
 CONF
-# says what arrived: an ordinary handler that reads bodies
-my $lua = <<'CONF';
-    server { listen 127.0.0.1:%PORT+8%; client_max_body_size 2m; location / { content_by_lua_block {
-        ngx.req.read_body()
-        local body = ngx.req.get_body_data()
-        if not body and ngx.req.get_body_file() then
-            local f = io.open(ngx.req.get_body_file(), "rb"); body = f:read("*a"); f:close()
-        end
-        body = body or ""
-        ngx.header["X-Seen"] = ngx.req.get_method() .. " " .. #body .. " " .. ngx.md5(body)
-            .. " " .. tostring(ngx.req.get_headers()["X-Mine"])
-        ngx.status = 201
-        ngx.print(body)
-    } } }
-CONF
-my $s = CC::Server->new(module => 1, workers => 3, http => $http . $lua, server => $server)->start;
+my $s = CC::Server->new(module => 1, lua => 0, workers => 3, http => $http, server => $server)->start;
+# says what arrived, and sends it back
+my $echo = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $s->port(8), Listen => 64, ReuseAddr => 1) or die $!;
+my $echoer = fork // die $!;
+if (!$echoer) {
+    while (my $c = $echo->accept) {
+        my ($head, $body) = ('', '');
+        while ($head !~ /\r\n\r\n/) { sysread $c, $head, 65536, length $head or last }
+        ($head, $body) = split /\r\n\r\n/, $head, 2;
+        my ($length) = $head =~ /^Content-Length: (\d+)/im;
+        while (length $body < ($length // 0)) { sysread $c, $body, 65536, length $body or last }
+        my ($method) = $head =~ /^(\w+)/;
+        my ($mine) = $head =~ /^X-Mine: (.*?)\r?$/im;
+        print $c join "\r\n", 'HTTP/1.0 201 Created', 'X-Seen: ' . join(' ', $method, length $body, $mine // '-'),
+            'Content-Length: ' . length $body, '', $body;
+        close $c;
+    }
+    require POSIX;
+    POSIX::_exit(0);
+}
+close $echo;
+END { kill KILL => $echoer if $echoer }
 my ($any, @worker) = ($s->port, map { $s->port(1 + $_) } 0 .. 2);
 
 # -- invoke
@@ -99,7 +106,7 @@ for my $method (qw(GET POST PUT PATCH DELETE)) {
         for my $port ($worker[0], $worker[2]) {
             my $r = $s->request($method, $port, '/test/hub?echo', body => $body, headers => { 'X-Mine' => "a b" });
             is $r->status, 201, "$method of $length bytes at $port";
-            like $r->header('X-Seen') // '', qr/^$method $length \w+ a b$/, 'arrives with its headers';
+            like $r->header('X-Seen') // '', qr/^$method $length a b$/, 'arrives with its headers';
             ok $r->body eq $body, 'and comes back';
         }
     }
