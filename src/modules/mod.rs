@@ -8,6 +8,7 @@ pub mod ipc;
 pub mod lifecycle;
 pub mod listen;
 pub mod lua;
+pub mod metrics;
 pub mod status;
 pub mod upstream;
 

@@ -16,6 +16,7 @@ use self::choice::Choice;
 use self::settings::{Conf, Source};
 use crate::modules::http::{Context, Http, Server};
 use crate::modules::listen;
+use crate::modules::metrics::{self, Counted};
 use crate::ngx::conf::{self, ConfError, ConfResult, shown};
 use crate::ngx::delegate::{self, Before};
 use crate::ngx::http::context;
@@ -24,7 +25,7 @@ use crate::ngx::request::Request;
 use crate::ngx::upstream::{self, Balancer, Begin, Hooks, Slot, Target, Timeouts};
 use crate::ngx::variable::Variable;
 use crate::proto::upstream::rendezvous;
-use crate::proto::upstream::tries::{Try, Wish, last_failure};
+use crate::proto::upstream::tries::{State, Try, Wish, last_failure};
 
 /// The conf of http{}.
 #[derive(Default)]
@@ -73,6 +74,10 @@ impl Balancer for Http {
             let news = format_args!("cc: upstream peer {peer} temporarily disabled");
             request.log(Level::Warn, news);
         }
+    }
+
+    fn tried(state: State) {
+        metrics::count(Counted::Try(state));
     }
 }
 

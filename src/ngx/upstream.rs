@@ -19,7 +19,7 @@ use ngx::ffi;
 
 use crate::ngx::http::HttpModule;
 use crate::ngx::request::Request;
-use crate::proto::upstream::tries::{End, Try, Wish};
+use crate::proto::upstream::tries::{End, State, Try, Wish};
 
 pub use conf::{ask, below_keepalive, each, finish, limit, proxies};
 use layer::Run;
@@ -44,6 +44,9 @@ pub trait Balancer: HttpModule {
 
     /// The peer that was picked last failed, or did not.
     fn ended(request: &Request<'_>, conf: &Self::Server, context: &Self::Context, failed: bool);
+
+    /// A try is over, whoever picked its peer.
+    fn tried(state: State);
 }
 
 /// What was decided when a request came.
@@ -124,27 +127,35 @@ impl Attempt {
         // SAFETY: a target is held; a method's names live as long as the cycle or the request.
         let address = unsafe { self.name.as_ref() }
             .map_or_else(String::new, |name| String::from_utf8_lossy(name.as_bytes()).into_owned());
-        // SAFETY: upstream_states is null or an array of ngx_http_upstream_state_t.
-        let states: &[ffi::ngx_http_upstream_state_t] =
-            match unsafe { request.get().upstream_states.as_ref() } {
-                // SAFETY: as above.
-                Some(states) => unsafe { states.as_slice() },
-                None => &[],
-            };
-        let state = self.state.and_then(|index| states.get(index as usize));
-        let status = state.and_then(|state| u16::try_from(state.status).ok()).unwrap_or(0);
+        let noted = self.noted(request);
         // nginx's own mark for "did not come so far"
         let time =
             |ms: Option<ffi::ngx_msec_t>| ms.filter(|ms| *ms != usize::MAX).map(|ms| ms as u64);
-        let listed = self.listed & mask(status) != 0;
         Try {
             address,
-            state: Try::state(self.end, status, listed),
-            status,
-            connect: time(state.map(|state| state.connect_time)),
-            header: time(state.map(|state| state.header_time)),
+            state: self.went(request),
+            status: status(noted),
+            connect: time(noted.map(|state| state.connect_time)),
+            header: time(noted.map(|state| state.header_time)),
         }
     }
+
+    /// How it went, as far as it has come.
+    fn went(&self, request: &Request<'_>) -> State {
+        let status = status(self.noted(request));
+        Try::state(self.end, status, self.listed & mask(status) != 0)
+    }
+
+    /// What nginx notes of it.
+    fn noted<'r>(&self, request: &'r Request<'_>) -> Option<&'r ffi::ngx_http_upstream_state_t> {
+        // SAFETY: upstream_states is null or an array of ngx_http_upstream_state_t.
+        let states = unsafe { request.get().upstream_states.as_ref()?.as_slice() };
+        states.get(self.state? as usize)
+    }
+}
+
+fn status(noted: Option<&ffi::ngx_http_upstream_state_t>) -> u16 {
+    noted.and_then(|state| u16::try_from(state.status).ok()).unwrap_or(0)
 }
 
 /// The bit of a status in `proxy_next_upstream`.

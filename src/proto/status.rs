@@ -44,6 +44,9 @@ pub struct Status {
     pub lifecycle: Lifecycle,
     /// See there.
     pub balancer: Balancer,
+    /// Requests and calls that were refused, by what they were for.
+    #[serde(serialize_with = "as_map")]
+    pub refused: Vec<(&'static str, u64)>,
     /// The shared zone.
     pub zone: Zone,
 }
@@ -126,6 +129,43 @@ pub struct Ipc {
     pub ring: u64,
     /// Bytes of all rings of the generation.
     pub memory: u64,
+    /// How long messages took, of those that are timed.
+    pub delivery: Histogram,
+}
+
+/// How many values were how large.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Histogram {
+    /// All of them.
+    pub count: u64,
+    /// Together, in seconds.
+    pub sum: f64,
+    /// Those up to a bound, by rising bounds; the last has none.
+    pub buckets: Vec<Bucket>,
+}
+
+/// Of a histogram.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Bucket {
+    /// In seconds; none is without a bound.
+    pub le: Option<f64>,
+    /// Values up to there.
+    pub count: u64,
+}
+
+impl Histogram {
+    /// Of values counted one by one between these bounds and above, all in microseconds.
+    pub fn of(bounds: &[u64], counts: &[u64], sum: u64) -> Histogram {
+        let seconds = |micros: u64| micros as f64 / 1e6;
+        let mut count = 0u64;
+        let bounds = bounds.iter().map(|bound| Some(seconds(*bound))).chain([None]);
+        let buckets = bounds.zip(counts).map(|(le, values)| {
+            count = count.wrapping_add(*values);
+            Bucket { le, count }
+        });
+        let buckets = buckets.collect();
+        Histogram { count, sum: seconds(sum), buckets }
+    }
 }
 
 /// Retained values.
@@ -166,6 +206,11 @@ pub struct Nodes {
     pub supers: Vec<Super>,
     /// The clients, for each channel.
     pub clients: Vec<Client>,
+    /// How long calls to other nodes took that were answered.
+    pub calls: Histogram,
+    /// Calls that came to nothing, by why.
+    #[serde(serialize_with = "as_map")]
+    pub failed: Vec<(&'static str, u64)>,
 }
 
 /// This node's super in a channel.
@@ -240,6 +285,9 @@ pub struct Count {
 pub struct Balancer {
     /// Upstreams with `cc_balancer`.
     pub upstreams: Vec<Upstream>,
+    /// Tries in them, by how they ended.
+    #[serde(serialize_with = "as_map")]
+    pub tries: Vec<(&'static str, u64)>,
 }
 
 /// An upstream.
@@ -328,6 +376,15 @@ mod tests {
         assert_eq!(value["ipc"]["received"], 0);
         assert_eq!(value["lifecycle"]["starts"]["last"], 5);
         assert_eq!(value["nodes"]["super"], Value::Array(Vec::new()));
+        assert_eq!(value["ipc"]["delivery"]["count"], 0);
+    }
+
+    #[test]
+    fn a_histogram_counts_up_to_each_bound() {
+        let of = Histogram::of(&[10, 1_000_000], &[1, 0, 2], 7_000_010);
+        let bucket = |le, count| Bucket { le, count };
+        let buckets = vec![bucket(Some(0.00001), 1), bucket(Some(1.0), 1), bucket(None, 3)];
+        assert_eq!(of, Histogram { count: 3, sum: 7.00001, buckets });
     }
 
     #[test]

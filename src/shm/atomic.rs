@@ -96,5 +96,10 @@ mod watched {
         pub fn fetch_or(&self, value: u64, order: Ordering) -> u64 {
             watched(|| self.0.fetch_or(value, order))
         }
+
+        #[inline]
+        pub fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
+            watched(|| self.0.fetch_add(value, order))
+        }
     }
 }

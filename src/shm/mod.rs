@@ -52,6 +52,7 @@ mod lock;
 #[cfg(all(test, loom))]
 mod loom_tests;
 pub mod mesh;
+pub mod metrics;
 pub mod nodes;
 pub mod peers;
 pub mod retained;

@@ -10,6 +10,7 @@ use http::HeaderValue;
 use super::call::Draft;
 use super::{node, settings};
 use crate::modules::core::Core;
+use crate::modules::metrics::{self, Counted, Failed, Since, Timed};
 use crate::ngx::client::{self, Answer, CallError, Pending};
 use crate::ngx::cycle;
 use crate::ngx::module::core_conf;
@@ -73,6 +74,7 @@ struct State {
     pending: RefCell<Option<Pending>>,
     timer: RefCell<Option<Timer>>,
     tries: Cell<u32>,
+    began: Since,
 }
 
 /// A call under way; dropping it cancels.
@@ -88,6 +90,7 @@ pub fn call(ask: Ask, done: impl FnOnce(Result<Answer, Unanswered>) + 'static) -
         pending: RefCell::default(),
         timer: RefCell::default(),
         tries: Cell::new(0),
+        began: Since::now(),
     });
     let result = send(&state, None);
     let late = Rc::downgrade(&state);
@@ -103,9 +106,23 @@ pub fn call(ask: Ask, done: impl FnOnce(Result<Answer, Unanswered>) + 'static) -
 fn end(state: &Weak<State>, result: Result<Answer, Unanswered>) {
     let Some(state) = state.upgrade() else { return };
     if let Some(done) = state.done.take() {
+        match &result {
+            Ok(_) => state.began.observe(Timed::Rpc),
+            Err(why) => metrics::count(Counted::Call(failed(why))),
+        }
         let pending = state.pending.take();
         done(result);
         drop(pending);
+    }
+}
+
+fn failed(why: &Unanswered) -> Failed {
+    match why {
+        Unanswered::Late | Unanswered::Call(CallError::TimedOut(_)) => Failed::TimedOut,
+        Unanswered::Call(CallError::TooLarge | CallError::Malformed(_)) => Failed::Other,
+        Unanswered::Call(_) => Failed::Unreachable,
+        Unanswered::Untrusted => Failed::Untrusted,
+        Unanswered::Unsigned(_) | Unanswered::Unsendable(_) => Failed::Other,
     }
 }
 

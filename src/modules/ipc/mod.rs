@@ -23,7 +23,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicU64;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use self::settings::{FIXED, PEERS, Settings, Transport};
+use self::settings::{FIXED, METRICS, PEERS, Settings, Transport};
 use crate::modules::core::{Core, ngx_cc_module};
 use crate::ngx::conf::ConfResult;
 use crate::ngx::cycle::{self, Cycle, Process};
@@ -37,6 +37,7 @@ use crate::shm;
 use crate::shm::failures::Failures;
 use crate::shm::lifecycle::Life;
 use crate::shm::mesh::Mesh;
+use crate::shm::metrics::Metrics;
 use crate::shm::nodes::Nodes;
 use crate::shm::retained::Retained;
 use crate::shm::slots::Table;
@@ -83,6 +84,11 @@ impl Conf {
     /// Behind that.
     pub fn failures(&self) -> Option<&'static Failures> {
         shm::at(self.zone.memory()?.get((Table::SIZE + Life::SIZE) / 8..)?)
+    }
+
+    /// Behind that.
+    pub fn metrics(&self) -> Option<&'static Metrics> {
+        shm::at(self.zone.memory()?.get(METRICS / 8..)?)
     }
 
     fn peers_memory(&self) -> Option<&'static [AtomicU64]> {
@@ -258,6 +264,7 @@ pub fn init_process(cycle: Cycle<'_>, conf: &mut Conf) -> Result<(), String> {
         tallies,
         elders: std::mem::take(&mut conf.elders),
         retained,
+        metrics: conf.metrics(),
     };
     let seat = Seat { generation, worker: WorkerId(worker) };
     worker::enter(table, pid, seat, limits, legacy)?;

@@ -6,10 +6,10 @@ use nix::errno::Errno;
 
 use super::rings::Writer;
 use crate::ngx::event::{Direction, Handlers, Watch};
-use crate::ngx::socket;
-use crate::proto::ipc::Outgoing;
+use crate::ngx::{cycle, socket};
 use crate::proto::ipc::frame::{HEADER, Header, PIECE};
 use crate::proto::ipc::outbox::{Outbox, Put, Refused, Wire};
+use crate::proto::ipc::{Outgoing, stamp};
 
 /// How a receiver is reached.
 pub enum Way {
@@ -32,12 +32,14 @@ pub struct Peer {
     outbox: Outbox,
     /// Whether it was told the way to this worker.
     greeted: bool,
+    /// The turn of the event loop, by its clock, in which a message to it was stamped last.
+    stamped: usize,
 }
 
 impl Peer {
     /// A receiver; at most `queue` bytes wait for it.
     pub fn new(way: Way, queue: usize) -> Peer {
-        Peer { room: None, way, outbox: Outbox::new(queue), greeted: false }
+        Peer { room: None, way, outbox: Outbox::new(queue), greeted: false, stamped: 0 }
     }
 
     /// Sends or queues; `room` is called when a full line has room again, None without event loop.
@@ -58,6 +60,18 @@ impl Peer {
         }
         self.watch(room);
         result
+    }
+
+    /// The stamp of a message to it: of the first in each millisecond of the event loop's clock, so
+    /// that the others cost no look at a real one.
+    #[inline]
+    pub fn stamp(&mut self) -> u32 {
+        let now = cycle::milliseconds();
+        if now == self.stamped {
+            return 0;
+        }
+        self.stamped = now;
+        stamp::of(cycle::nanoseconds())
     }
 
     /// Writes what waits, and tells `taken` of each message; how many were lost because nobody can

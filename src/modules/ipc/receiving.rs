@@ -7,9 +7,11 @@ use super::mailbox::{Next, Place, Taken};
 use super::native;
 use super::rings::Bells;
 use super::worker::Worker;
+use crate::modules::metrics::{self, Timed};
 use crate::ngx::lua::Semaphore;
 use crate::ngx::{cycle, event, socket};
 use crate::proto::ipc::frame::Kind;
+use crate::proto::ipc::stamp;
 use crate::shm::slots::{Counter, State};
 
 /// Between looks for what went unnoticed, the dead above all, in ms.
@@ -63,7 +65,10 @@ impl Worker {
     }
 
     fn take_or_rest(&mut self, deputy: bool) -> Option<Taken> {
-        let taken = self.next(false)?;
+        let mut taken = self.next(false)?;
+        if taken.kind == Kind::Message && taken.call != 0 {
+            self.took(std::mem::take(&mut taken.call));
+        }
         // what the deputy puts aside no handler has seen: it is lost with this process
         let stays = deputy && !matches!(taken.kind, Kind::Reply | Kind::Failure);
         let was = taken.place == Place::Aside;
@@ -74,6 +79,15 @@ impl Worker {
         let held = self.held + usize::from(stays);
         self.hold(held.saturating_sub(usize::from(taken.place != Place::Wire)));
         Some(taken)
+    }
+
+    /// A message with that stamp has come.
+    #[cold]
+    fn took(&self, sent: u32) {
+        let micros = stamp::since(sent, cycle::nanoseconds());
+        if let (Some(metrics), Some(micros)) = (self.metrics, micros) {
+            metrics::observe(metrics, Timed::Delivery, micros);
+        }
     }
 
     /// The next message for Lua, or to be put aside; None where nothing is left in this turn.

@@ -147,10 +147,11 @@ impl Worker {
         } else {
             let Letter { kind, call, name, data } = letter;
             let (sender, seat_of_sender) = (self.me.pid, self.me.seat);
-            let message =
-                Outgoing { kind, call, sender, seat: seat_of_sender, addressee, name, data };
             let room = self.room();
             let peer = self.peer(seat).ok_or(Unsent::Nobody)?;
+            let call = if kind == Kind::Message { peer.stamp() } else { call };
+            let message =
+                Outgoing { kind, call, sender, seat: seat_of_sender, addressee, name, data };
             let before = peer.waiting();
             let result = peer.send(&message, room);
             let after = peer.waiting();

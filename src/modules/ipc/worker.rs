@@ -21,6 +21,7 @@ use crate::proto::ipc::frame::{Header, Kind};
 use crate::proto::ipc::spin::Spin;
 use crate::proto::ipc::{Addressee, Pid, Seat};
 use crate::shm::mesh::Mesh;
+use crate::shm::metrics::Metrics;
 use crate::shm::retained::Retained;
 use crate::shm::slots::{Counter, SlotId, State, Table, Worker as Entry};
 use crate::shm::tally::Tallies;
@@ -54,6 +55,8 @@ pub struct Legacy {
     pub elders: Vec<(Seat, OwnedFd)>,
     /// The retained values of all generations.
     pub retained: Retained<'static, Living>,
+    /// Where is counted how long messages take.
+    pub metrics: Option<&'static Metrics>,
 }
 
 pub(super) struct Events {
@@ -105,6 +108,7 @@ pub struct Worker {
     /// Calls of this worker that wait for replies.
     pub(super) calls: usize,
     pub(super) retained: Retained<'static, Living>,
+    pub(super) metrics: Option<&'static Metrics>,
     /// Retained values that Lua is about to look at.
     pub(super) copies: Vec<Copy>,
     /// Up to where the last visit of a name saw it.
@@ -187,6 +191,7 @@ pub fn enter(
         aside: 0,
         calls: 0,
         retained: legacy.retained,
+        metrics: legacy.metrics,
         copies: Vec::new(),
         visited: 0,
         recent: [None; RECENT],

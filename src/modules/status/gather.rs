@@ -10,6 +10,7 @@ use crate::modules::ipc::report::{self, Report};
 use crate::modules::ipc::settings::{FIXED, Transport};
 use crate::modules::ipc::{self, worker};
 use crate::modules::lifecycle::view;
+use crate::modules::metrics;
 use crate::modules::upstream;
 use crate::ngx::cycle;
 use crate::ngx::module::{core_conf, nginx_version};
@@ -44,7 +45,9 @@ pub fn status() -> Option<Status> {
             worker.port = listener.and_then(|listener| listener.port());
         }
     }
-    let (nodes, channels) = tree();
+    let (mut nodes, channels) = tree();
+    let counts = metrics::counts();
+    (nodes.calls, nodes.failed) = (counts.rpc, counts.calls_failed);
     Some(Status {
         node: cluster::node(),
         version: env!("CARGO_PKG_VERSION"),
@@ -57,7 +60,7 @@ pub fn status() -> Option<Status> {
         ready: ready.is_ok(),
         reason: ready.err(),
         workers,
-        ipc: bus(&report, conf),
+        ipc: Ipc { delivery: counts.delivery, ..bus(&report, conf) },
         retained: Retained {
             sequence: report.retained.sequence,
             values: report.retained.values as u64,
@@ -69,7 +72,8 @@ pub fn status() -> Option<Status> {
         nodes,
         channels,
         lifecycle,
-        balancer: Balancer { upstreams: upstream::report::upstreams() },
+        balancer: Balancer { upstreams: upstream::report::upstreams(), tries: counts.tries },
+        refused: counts.refused,
         zone: Zone {
             size: conf.settings.zone() as u64,
             used: (FIXED + conf.settings.nodes() + report.retained.used) as u64,
@@ -113,6 +117,7 @@ fn bus(report: &Report, conf: &ipc::Conf) -> Ipc {
         max_message: report.limits.1 as u64,
         ring: rings.map_or(0, |(one, _)| one as u64),
         memory: rings.map_or(0, |(_, all)| all as u64),
+        ..Ipc::default()
     }
 }
 

@@ -117,9 +117,15 @@ unsafe extern "C" fn get<M: Balancer>(
             close_kept(peer);
             result = OK;
         }
+        // SAFETY: a live request.
+        let request = unsafe { Request::from_raw(run.request) };
         let slot = M::slot(run.context());
+        let attempt = Attempt::begun(run, peer, result, slot.picked.take());
+        if attempt.end.is_some() {
+            M::tried(attempt.went(&request));
+        }
         if let Ok(mut attempts) = slot.attempts.try_borrow_mut() {
-            attempts.push(Attempt::begun(run, peer, result, slot.picked.take()));
+            attempts.push(attempt);
         }
         result
     })
@@ -198,9 +204,15 @@ unsafe extern "C" fn free<M: Balancer>(
             peer.set_cached(0);
         }
         run.left.set(if stale { peer.tries } else { usize::MAX });
+        // SAFETY: a live request.
+        let request = unsafe { Request::from_raw(run.request) };
         if let Ok(mut attempts) = M::slot(run.context()).attempts.try_borrow_mut() {
             if let Some(attempt) = attempts.last_mut() {
-                attempt.end = Some(end);
+                // one that found no peer was over at once
+                let over = attempt.end.replace(end).is_some();
+                if !over {
+                    M::tried(attempt.went(&request));
+                }
             }
         }
     });

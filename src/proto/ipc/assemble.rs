@@ -14,7 +14,7 @@ const PARTIALS_MAX: usize = super::WORKERS_MAX;
 pub struct Message<'a> {
     /// A message, a call, or an answer to one.
     pub kind: Kind,
-    /// The number of the call, for all but messages.
+    /// The number of the call; of a message its `stamp`, where it has one.
     pub call: u32,
     /// The process that sent it.
     pub sender: Pid,

@@ -66,7 +66,8 @@ pub struct Header {
     pub total: u32,
     /// Where in the data this record's piece starts.
     pub offset: u32,
-    /// The sender's number for a call, which its reply repeats; 0 otherwise.
+    /// The sender's number for a call, which its reply repeats; a message's `stamp`, where it has one;
+    /// 0 otherwise.
     pub call: u32,
 }
 

@@ -1,7 +1,7 @@
 //! What a message between workers is, and who may get it: identities, limits, addresses. The
 //! pieces beside it cut messages into records (`frame`), hold back what a receiver cannot take yet
 //! (`outbox`) and put records together again (`assemble`). `ask` is a call of an action between two
-//! workers, `calls` who waits for the answers.
+//! workers, `calls` who waits for the answers, `stamp` tells how long messages took.
 
 pub mod ask;
 pub mod assemble;
@@ -9,6 +9,7 @@ pub mod calls;
 pub mod frame;
 pub mod outbox;
 pub mod spin;
+pub mod stamp;
 
 use std::fmt;
 
@@ -75,7 +76,7 @@ impl Addressee {
 pub struct Outgoing<'a> {
     /// A message, a call, or an answer to one.
     pub kind: frame::Kind,
-    /// The number of the call, for all but messages.
+    /// The number of the call; of a message its `stamp`, where it has one.
     pub call: u32,
     /// The sending worker.
     pub sender: Pid,

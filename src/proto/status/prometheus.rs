@@ -5,10 +5,11 @@
 
 use std::fmt::{Display, Write};
 
-use super::{Counters, Status, Worker};
+use super::{Counters, Histogram, Status, Worker};
 
 const COUNTER: &str = "counter";
 const GAUGE: &str = "gauge";
+const HISTOGRAM: &str = "histogram";
 
 /// A text that grows by families.
 #[derive(Default)]
@@ -25,6 +26,22 @@ impl Text {
     fn one(&mut self, name: &'static str, kind: &str, help: &str, value: impl Display) {
         self.family(name, kind, help).sample(&[], value);
     }
+
+    /// Counts by one label.
+    fn by(&mut self, name: &'static str, help: &str, label: &str, counts: &[(&'static str, u64)]) {
+        let mut family = self.family(name, COUNTER, help);
+        counts.iter().for_each(|(value, count)| family.sample(&[(label, value)], count));
+    }
+
+    fn histogram(&mut self, name: &'static str, help: &str, of: &Histogram) {
+        let mut family = self.family(name, HISTOGRAM, help);
+        for bucket in &of.buckets {
+            let le = bucket.le.map_or_else(|| "+Inf".to_string(), |le| le.to_string());
+            family.part("_bucket", &[("le", &le)], bucket.count);
+        }
+        family.part("_sum", &[], of.sum);
+        family.part("_count", &[], of.count);
+    }
 }
 
 struct Family<'t> {
@@ -34,7 +51,13 @@ struct Family<'t> {
 
 impl Family<'_> {
     fn sample(&mut self, labels: &[(&str, &dyn Display)], value: impl Display) {
+        self.part("", labels, value);
+    }
+
+    /// A sample whose name goes on.
+    fn part(&mut self, suffix: &str, labels: &[(&str, &dyn Display)], value: impl Display) {
         self.text.push_str(self.name);
+        self.text.push_str(suffix);
         for (at, (name, value)) in labels.iter().enumerate() {
             let _ = write!(self.text, "{}{name}=\"", if at == 0 { '{' } else { ',' });
             escape(self.text, &value.to_string());
@@ -144,6 +167,9 @@ fn messages(text: &mut Text, status: &Status) {
     reasons.iter().for_each(|(reason, count)| family.sample(&[("reason", reason)], count));
     let help = "Messages sent, and not yet received, dropped or lost.";
     text.one("nginx_ipc_messages_waiting", GAUGE, help, status.ipc.waiting);
+    let help =
+        "How long messages took from their senders to their receivers, of those that are timed.";
+    text.histogram("nginx_ipc_delivery_seconds", help, &status.ipc.delivery);
     let help = "Memory of the rings.";
     text.one("nginx_ipc_rings_bytes", GAUGE, help, status.ipc.memory);
     let help = "Retained values.";
@@ -207,6 +233,12 @@ fn tree(text: &mut Text, status: &Status) {
     for channel in &status.channels {
         family.sample(&[("channel", &channel.name)], channel.below);
     }
+    let help = "How long calls to other nodes took that were answered.";
+    text.histogram("nginx_cluster_rpc_seconds", help, &status.nodes.calls);
+    let help = "Calls to other nodes that were not answered, by why.";
+    text.by("nginx_cluster_rpc_failed_total", help, "reason", &status.nodes.failed);
+    let help = "Requests and calls that were refused, by what they were for.";
+    text.by("nginx_cc_refused_total", help, "what", &status.refused);
 }
 
 fn balancer(text: &mut Text, status: &Status) {
@@ -226,31 +258,36 @@ fn balancer(text: &mut Text, status: &Status) {
     each(&mut text.family("nginx_upstream_peer_up", GAUGE, help), &up);
     let help = "Failures of a peer of a hash that count now.";
     each(&mut text.family("nginx_upstream_peer_fails", GAUGE, help), &|peer| peer.fails);
+    let help = "Tries of requests in upstreams with cc_balancer, by how they ended.";
+    text.by("nginx_upstream_tries_total", help, "state", &status.balancer.tries);
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Client, Count, Lifecycle, Nodes};
+    use super::super::{Client, Count, Ipc, Lifecycle, Nodes};
     use super::*;
     use std::collections::HashSet;
 
     /// What the format allows: each family once, its head before its samples, no sample twice.
     fn check(text: &str) {
         let (mut families, mut samples, mut family) = (HashSet::new(), HashSet::new(), "");
-        let mut helped = "";
+        let (mut helped, mut histogram) = ("", false);
         for line in text.lines() {
             if let Some(rest) = line.strip_prefix("# HELP ") {
                 (helped, _) = rest.split_once(' ').unwrap();
             } else if let Some(rest) = line.strip_prefix("# TYPE ") {
                 let (name, kind) = rest.split_once(' ').unwrap();
                 assert!(families.insert(name), "{name} twice");
-                assert!(name == helped && ["counter", "gauge"].contains(&kind), "{line}");
-                assert_eq!(kind == "counter", name.ends_with("_total"), "{name}");
-                family = name;
+                assert!(name == helped && [COUNTER, GAUGE, HISTOGRAM].contains(&kind), "{line}");
+                assert_eq!(kind == COUNTER, name.ends_with("_total"), "{name}");
+                (family, histogram) = (name, kind == HISTOGRAM);
             } else {
                 let (sample, value) = line.rsplit_once(' ').unwrap();
                 let name = sample.split('{').next().unwrap();
-                assert_eq!(name, family);
+                let parts = ["_bucket", "_sum", "_count"];
+                let plain = parts.iter().find_map(|part| name.strip_suffix(part));
+                assert_eq!(plain.filter(|_| histogram).unwrap_or(name), family);
+                assert_eq!(histogram, name != family, "{line}");
                 assert!(samples.insert(sample), "{sample} twice");
                 assert!(value.parse::<f64>().is_ok(), "{line}");
             }
@@ -274,7 +311,16 @@ mod tests {
             generation: 2,
             router: Some(1),
             workers: vec![worker(0, 2), worker(1, 2), worker(0, 1)],
-            nodes: Nodes { clients: vec![client], ..Nodes::default() },
+            nodes: Nodes {
+                clients: vec![client],
+                failed: vec![("timeout", 2)],
+                ..Nodes::default()
+            },
+            ipc: Ipc {
+                delivery: Histogram::of(&[10, 1_000_000], &[1, 0, 2], 7_000_010),
+                ..Ipc::default()
+            },
+            refused: vec![("signed call", 3)],
             lifecycle: Lifecycle {
                 load: None,
                 counts: vec![
@@ -293,6 +339,12 @@ mod tests {
             "nginx_worker_crashes_total{reason=\"signal\"} 4",
             "nginx_worker_crashes_total{reason=\"code\"} 0",
             "nginx_reloads_total 1",
+            "nginx_ipc_delivery_seconds_bucket{le=\"0.00001\"} 1",
+            "nginx_ipc_delivery_seconds_bucket{le=\"+Inf\"} 3",
+            "nginx_ipc_delivery_seconds_sum 7.00001",
+            "nginx_ipc_delivery_seconds_count 3",
+            "nginx_cluster_rpc_failed_total{reason=\"timeout\"} 2",
+            "nginx_cc_refused_total{what=\"signed call\"} 3",
             "nginx_cluster_node_up{channel=\"a\\\"\\\\\\nb\",node=\"h:1\",role=\"client\"} 1",
         ] {
             assert!(text.lines().any(|known| known == line), "{line}\n{text}");
