@@ -9,6 +9,7 @@ $s->write('short', 'x' x 31 . "\n");
 $s->write('three', join "\n", map { $_ x 32 } 'x' .. 'z');
 $s->write('empty', "\n");
 my $dir = $s->prefix;
+chmod 0600, "$dir/good" or die $!;
 
 # [ in http{}, in server{}, what it says, the line in the file that must be named ]
 my @bad = (
@@ -99,4 +100,20 @@ unlike $output, qr/\[warn\]/, 'of which one worker needs none';
 ($code, $output) = $s->try_conf("http {\ncc_secret_file $dir/good;\nserver { listen 127.0.0.1:1;\nlocation /a { cc_hub; } } }");
 like $output, qr/\[warn\] .*"cc_hub" cannot answer signed calls: no "listen \.\.\. per_worker" for http in \S+:4$/m, 'unless there is a secret';
 
+
+# -- who may read the secret
+sub secret_of ($mode) {
+    chmod $mode, "$dir/good" or die $!;
+    return $s->try_conf("http {\n\ncc_secret_file $dir/good;\nserver { listen 127.0.0.1:1; } }");
+}
+for my $mode (0644, 0604, 0666) {
+    ($code, $output) = secret_of($mode);
+    is $code, 0, sprintf '%04o is taken', $mode;
+    my $why = sprintf 'secret file "%s/good" has mode %04o: all users of this machine can read it', $dir, $mode;
+    like $output, qr/\[warn\] .*\Q$why\E in \S+:3$/m, '... with a warning';
+}
+for my $mode (0600, 0400, 0640, 0440) {
+    ($code, $output) = secret_of($mode);
+    unlike $output, qr/secret file/, sprintf '%04o is nobody else\'s business', $mode;
+}
 done_testing;

@@ -27,6 +27,7 @@ typedef struct { uint32_t worker, status; const char *body; size_t body_len; } n
 
 int ngx_cc_action_set(const char *channel, size_t channel_len, const char *name, size_t name_len,
     uint32_t fn);
+void ngx_cc_say(int what, const char *name, size_t name_len, const char *why, size_t why_len);
 int ngx_cc_action_attach(void *sema, void *post);
 void ngx_cc_action_starting(int threads);
 uint32_t ngx_cc_action_begin(void *request, void *sema, void *post);
@@ -103,10 +104,12 @@ local function run(thread)
     }
     local status, reply, wrong = outcome_of(xpcall(fn, trace, args, body, from))
     if wrong then
-        ngx.log(ngx.ERR, name, " failed: ", wrong)
+        local why = " failed: " .. wrong
+        C.ngx_cc_say(1, name, #name, why, #why)
     end
     if C.ngx_cc_action_answer(thread, status, reply, #reply, wrong and 1 or 0) == 0 then
-        ngx.log(ngx.WARN, name, ": the answer could not be sent")
+        local why = ": the answer could not be sent"
+        C.ngx_cc_say(2, name, #name, why, #why)
     end
 end
 

@@ -34,7 +34,9 @@ int ngx_cc_ipc_retained(const char *name, size_t name_len, const char *key, size
     ngx_cc_ipc_item_t *item);
 void ngx_cc_ipc_aside(void);
 void ngx_cc_life_saw(const char *name, size_t name_len, uint32_t sequence);
-void ngx_cc_ipc_unhappy(int what);
+void ngx_cc_ipc_unhappy(int what, const char *name, size_t name_len,
+    const char *why, size_t why_len);
+void ngx_cc_say(int what, const char *name, size_t name_len, const char *why, size_t why_len);
 void ngx_cc_ipc_calls(uint32_t calls);
 int ngx_cc_ipc_attach(void *sema, void *deputy, void *post);
 void ngx_cc_ipc_detach(void *sema, void *post);
@@ -137,7 +139,8 @@ local function answer(to, call, kind, data)
     if code == TOO_LONG then
         return answer(to, call, FAILURE, "reply too long")
     elseif code ~= 0 and code ~= NOBODY then
-        ngx.log(ngx.WARN, "ipc: a reply to process ", to, " could not be sent, code ", code)
+        local what, why = "ipc: a reply", " to process " .. to .. " could not be sent, code " .. code
+        C.ngx_cc_say(0, what, #what, why, #why)
     end
 end
 
@@ -159,8 +162,7 @@ local function handle(name, handler, data, from, kind, call)
         ok, result = xpcall(handler, trace, data)
     end
     if not ok then
-        C.ngx_cc_ipc_unhappy(FAILED)
-        ngx.log(ngx.ERR, "ipc handler \"", name, "\" failed: ", result)
+        C.ngx_cc_ipc_unhappy(FAILED, name, #name, result, #result)
     end
     if kind ~= CALL then
         return
@@ -212,7 +214,7 @@ end
 local function resolve(call, from, kind, data)
     local waiter = pending[call]
     if not waiter then
-        C.ngx_cc_ipc_unhappy(LATE)
+        C.ngx_cc_ipc_unhappy(LATE, "", 0, "", 0)
         return
     end
     waiter.left = waiter.left - 1
@@ -228,7 +230,7 @@ local function dispatch(name, data, from, worker, kind, call)
     end
     local handler = handlers[name]
     if not handler then
-        C.ngx_cc_ipc_unhappy(UNHANDLED)
+        C.ngx_cc_ipc_unhappy(UNHANDLED, name, #name, "", 0)
         if kind == CALL then
             answer(from, call, FAILURE, "no handler for \"" .. name .. "\"")
         end
@@ -263,10 +265,10 @@ local asked = 0     -- when a timer was last asked for an heir
 
 local function mourn()
     local what = current and 'ipc handler "' .. current .. '"' or "a light thread of an ipc handler"
-    ngx.log(ngx.ERR, what, " has ended the receiver, by ngx.exit() or for want of memory; ",
-            "the next one takes over")
+    local why = " has ended the receiver, by ngx.exit() or for want of memory; the next one takes over"
+    C.ngx_cc_say(3, what, #what, why, #why)
     if current then
-        C.ngx_cc_ipc_unhappy(FAILED)
+        C.ngx_cc_ipc_unhappy(FAILED, current, #current, "", 0)
     end
 end
 

@@ -3,7 +3,7 @@
 use ngx::ffi::{self, ngx_module_t};
 
 use crate::modules::ipc::{self, settings};
-use crate::modules::{cluster, lifecycle, listen, lua};
+use crate::modules::{cluster, lifecycle, listen, lua, say};
 use crate::ngx::conf::{self, ConfResult, directives};
 use crate::ngx::cycle::Cycle;
 use crate::ngx::module::{CoreModule, core_context, core_table};
@@ -53,6 +53,7 @@ impl CoreModule for Core {
     }
 
     fn exit_process(cycle: Cycle<'_>, conf: &mut Conf) {
+        say::end();
         cluster::exit_process();
         lifecycle::exit_process(&mut conf.lifecycle);
         ipc::exit_process(cycle, &mut conf.ipc);

@@ -2,8 +2,10 @@
 //! reads it. Each worker counts in the stripe of its number.
 
 use crate::modules::core::Core;
+use crate::modules::ipc::sending::Unsent;
 use crate::ngx::cycle;
 use crate::ngx::module::core_conf;
+use crate::proto::ipc::outbox::Refused as Outbox;
 use crate::proto::status::Histogram;
 use crate::proto::upstream::tries::State;
 use crate::shm::metrics::{BOUNDS, Metrics};
@@ -36,6 +38,8 @@ pub enum Counted {
     Call(Failed),
     /// A request that was refused.
     Refused(Refused),
+    /// A message that its sender could not send; for want of room it is counted elsewhere.
+    Unsent(Unsent),
 }
 
 /// Why a call to another node came to nothing.
@@ -95,13 +99,22 @@ const REFUSED: [(Refused, &str); 8] = [
     (Refused::Membership, "membership"),
 ];
 
+const UNSENT: [(Unsent, &str); 3] = [
+    (Unsent::Nobody, "nobody"),
+    (Unsent::Refused(Outbox::TooLong), "too long"),
+    (Unsent::Refused(Outbox::Name), "name too long"),
+];
+
 impl Counted {
-    /// All of a kind lie together: states from 0, failures from 4, refusals from 8.
+    /// All of a kind lie together: states from 0, failures from 4, refusals from 8, messages from 16.
     const fn place(self) -> usize {
         match self {
             Counted::Try(state) => state as usize,
             Counted::Call(failed) => 4 + failed as usize,
             Counted::Refused(refused) => 8 + refused as usize,
+            Counted::Unsent(Unsent::Refused(Outbox::TooLong)) => 17,
+            Counted::Unsent(Unsent::Refused(Outbox::Name)) => 18,
+            Counted::Unsent(_) => 16,
         }
     }
 }
@@ -130,6 +143,8 @@ pub struct Counts {
     pub calls_failed: Vec<(&'static str, u64)>,
     /// By what was refused.
     pub refused: Vec<(&'static str, u64)>,
+    /// By why they were not sent.
+    pub unsent: Vec<(&'static str, u64)>,
     /// See there.
     pub delivery: Histogram,
     /// See there.
@@ -148,6 +163,7 @@ pub fn counts() -> Counts {
         tries: STATES.iter().map(|(state, name)| (*name, of(Counted::Try(*state)))).collect(),
         calls_failed: FAILED.iter().map(|(why, name)| (*name, of(Counted::Call(*why)))).collect(),
         refused: REFUSED.iter().map(|(what, name)| (*name, of(Counted::Refused(*what)))).collect(),
+        unsent: UNSENT.iter().map(|(why, name)| (*name, of(Counted::Unsent(*why)))).collect(),
         delivery: timed(Timed::Delivery),
         rpc: timed(Timed::Rpc),
     }

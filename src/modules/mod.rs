@@ -9,6 +9,7 @@ pub mod lifecycle;
 pub mod listen;
 pub mod lua;
 pub mod metrics;
+pub mod say;
 pub mod status;
 pub mod upstream;
 

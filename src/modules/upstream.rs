@@ -17,6 +17,7 @@ use self::settings::{Conf, Source};
 use crate::modules::http::{Context, Http, Server};
 use crate::modules::listen;
 use crate::modules::metrics::{self, Counted};
+use crate::modules::say;
 use crate::ngx::conf::{self, ConfError, ConfResult, shown};
 use crate::ngx::delegate::{self, Before};
 use crate::ngx::http::context;
@@ -76,6 +77,11 @@ impl Balancer for Http {
         }
     }
 
+    fn unset(request: &Request<'_>, name: &str) {
+        let why = format!("no peer set for upstream \"{name}\", which has no servers");
+        say::say_at_of(request, Level::Err, "balancer", name, format_args!("{why}"));
+    }
+
     fn tried(state: State) {
         metrics::count(Counted::Try(state));
     }
@@ -109,7 +115,9 @@ fn choose(request: &Request<'_>, conf: &Conf) -> Option<Choice> {
                 Ok(peers) if peers.is_empty() => Some(Choice::Method),
                 Ok(peers) => Some(Choice::list(peers)),
                 Err((word, error)) => {
-                    refuse(request, &format!("{error} in peer \"{}\" of", shown(word)), text, list);
+                    let error = error.to_string();
+                    let what = format!("{error} in peer \"{}\" of", few(word));
+                    refuse(request, &error, &what, text, list);
                     None
                 }
             }
@@ -132,10 +140,20 @@ fn choose(request: &Request<'_>, conf: &Conf) -> Option<Choice> {
     }
 }
 
-/// Says why the request is answered 500: which words of the directive had which value.
-fn refuse(request: &Request<'_>, why: &str, text: &str, value: &[u8]) {
-    let value = shown(value);
-    request.log(Level::Err, format_args!("cc: {why} \"{text}\", which is \"{value}\""));
+/// Characters of a value that the log is shown.
+const VALUE_MAX: usize = 200;
+
+/// Says why the request is answered 500: which words of the directive had which value. `what` begins
+/// with the error.
+fn refuse(request: &Request<'_>, error: &str, what: &str, text: &str, value: &[u8]) {
+    let value = few(value);
+    let text = format_args!("{what} \"{text}\", which is \"{value}\"");
+    say::say_at_of(request, Level::Err, "balancer", error, text);
+}
+
+/// What a client may have made up: not all of it.
+fn few(value: &[u8]) -> String {
+    shown(value).chars().take(VALUE_MAX).collect()
 }
 
 /// After http{} was read: what can be said only then.

@@ -4,8 +4,11 @@
 use std::borrow::Cow;
 use std::ffi::{CStr, OsString, c_char, c_void};
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
 use std::marker::PhantomData;
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::ptr;
 
@@ -149,8 +152,9 @@ impl<'a> Conf<'a> {
         usize::try_from(unsafe { ffi::ngx_parse_time(&mut text, 0) }).ok()
     }
 
-    /// What is in the file `name`, which is taken from the configuration's folder.
-    pub fn file(&self, name: &[u8]) -> Result<Vec<u8>, ConfError> {
+    /// What is in the file `name`, which is taken from the configuration's folder, and the file's
+    /// mode.
+    pub fn file(&self, name: &[u8]) -> Result<(Vec<u8>, u32), ConfError> {
         let mut text = borrowed(name);
         let copy = [name, b"\0"].concat();
         text.data = copy.as_ptr().cast_mut();
@@ -162,7 +166,14 @@ impl<'a> Conf<'a> {
             }
             OsString::from_vec(text.as_bytes().to_vec())
         };
-        std::fs::read(&path).map_err(|error| {
+        let read = || {
+            let mut file = File::open(&path)?;
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes)?;
+            // of the very file that was read
+            Ok((bytes, file.metadata()?.permissions().mode() & 0o7777))
+        };
+        read().map_err(|error: std::io::Error| {
             let why = match error.raw_os_error() {
                 Some(errno) => format!("{errno}: {}", nix::errno::Errno::from_raw(errno).desc()),
                 None => error.to_string(),

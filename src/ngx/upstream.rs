@@ -45,6 +45,9 @@ pub trait Balancer: HttpModule {
     /// The peer that was picked last failed, or did not.
     fn ended(request: &Request<'_>, conf: &Self::Server, context: &Self::Context, failed: bool);
 
+    /// Nobody has chosen a peer for a request in that upstream{}, which has no servers.
+    fn unset(request: &Request<'_>, name: &str);
+
     /// A try is over, whoever picked its peer.
     fn tried(state: State);
 }

@@ -129,6 +129,9 @@ pub struct Ipc {
     pub ring: u64,
     /// Bytes of all rings of the generation.
     pub memory: u64,
+    /// Messages refused to their senders, but for those of `full`, by why.
+    #[serde(serialize_with = "as_map")]
+    pub refused: Vec<(&'static str, u64)>,
     /// How long messages took, of those that are timed.
     pub delivery: Histogram,
 }

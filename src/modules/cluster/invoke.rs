@@ -5,10 +5,10 @@ use super::hub::Whom;
 use super::location::{Location, Serves};
 use super::{builtin, function, refuse, signed};
 use crate::modules::http::Http;
+use crate::modules::say;
 use crate::ngx::content::{ContentHandler, Outcome};
 use crate::ngx::log::Level;
 use crate::ngx::request::Request;
-use crate::ngx::respond::Response;
 use crate::ngx::value::Value;
 use crate::proto::cluster::action;
 use crate::proto::cluster::builtin::BuiltIn;
@@ -62,8 +62,8 @@ pub fn run(
     let known = |name: &[u8]| BuiltIn::named(name).is_some() || location.action(name).is_some();
     let Some(found) = action::first(request.query(), known) else {
         let reason = action::unknown(request.query());
-        refuse::say_at(request, Level::Info, "unknown action", format_args!("404, {reason}"));
-        return request.respond(Response::text(404, &reason));
+        let level = Level::Info;
+        return request.respond(refuse::refused_at(request, level, "unknown action", 404, &reason));
     };
     match (BuiltIn::named(&found.name), location.action(&found.name)) {
         (Some(action), _) => builtin::serve(request, location, channel, action),
@@ -86,7 +86,8 @@ pub fn target_of(request: &Request<'_>, uri: &Value) -> Option<(Vec<u8>, Vec<u8>
     let uri = uri.of_request(request)?;
     if !matches!(uri, [b'/' | b'@', ..]) {
         let uri = action::shown(uri);
-        request.log(Level::Err, format_args!("cc: invalid URI \"{uri}\" of a \"cc_action\""));
+        let why = format!("invalid URI \"{uri}\"");
+        say::say_at(request, Level::Err, "cc_action", &why);
         return None;
     }
     let (path, first) = query::split(uri);

@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 
 use crate::ngx::conf::{Conf, ConfError, ConfResult, Line, shown};
+use crate::ngx::log::Level;
 use crate::proto::cluster::action::check_channel;
 use crate::proto::cluster::allow::{self, Address, AllowList};
 use crate::proto::cluster::secret::{SecretError, Secrets};
@@ -180,13 +181,22 @@ pub fn cc_allow_node(cf: &mut Conf<'_>, settings: &mut Settings) -> ConfResult {
     Ok(())
 }
 
+/// Of a file's mode.
+const OTHERS_READ: u32 = 0o004;
+
 /// `cc_secret_file`.
 pub fn cc_secret_file(cf: &mut Conf<'_>, settings: &mut Settings) -> ConfResult {
     once(settings.secrets.is_some())?;
     let name = cf.arg(1).unwrap_or_default();
-    let secrets = Secrets::parse(&cf.file(name)?);
+    let (text, mode) = cf.file(name)?;
+    let secrets = Secrets::parse(&text);
     let wrong = |why: SecretError| format!("secret file \"{}\" {why}", shown(name));
     settings.secrets = Some(secrets.map_err(wrong)?);
+    if mode & OTHERS_READ != 0 {
+        let file = shown(name);
+        let why = "all users of this machine can read it";
+        cf.log(Level::Warn, format_args!("secret file \"{file}\" has mode {mode:04o}: {why}"));
+    }
     Ok(())
 }
 

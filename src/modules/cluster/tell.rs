@@ -1,6 +1,6 @@
 //! What the log is told of the tree of nodes.
 
-use super::refuse::may_say;
+use crate::modules::say::say_of;
 use crate::ngx::log::{self, Level};
 use crate::proto::cluster::membership::message::Reason;
 use crate::proto::cluster::membership::output::{Gone, Note};
@@ -19,16 +19,12 @@ pub fn gone(name: &str, address: &str, why: Gone) {
 
 /// The zone does not have what it should.
 pub fn unwritten(name: &str, why: WriteError) {
-    if may_say("node table").is_some() {
-        log::cycle(Level::Warn, format_args!("cc: channel \"{name}\": {why}"));
-    }
+    say_of(Level::Warn, "node table", &why.to_string(), format_args!("channel \"{name}\": {why}"));
 }
 
 /// A node that was called gave no answer that counts.
 pub fn unanswered(name: &str, why: &str) {
-    if may_say("heartbeat").is_some() {
-        log::cycle(Level::Warn, format_args!("cc: channel \"{name}\": node {why}"));
-    }
+    say_of(Level::Warn, "heartbeat", why, format_args!("channel \"{name}\": node {why}"));
 }
 
 /// What membership has to say.
@@ -47,7 +43,5 @@ pub fn note(name: &str, note: &Note) {
             (Level::Warn, format!("{address} refuses this node: {reason}"))
         }
     };
-    if may_say("membership").is_some() {
-        log::cycle(level, format_args!("cc: channel \"{name}\": {text}"));
-    }
+    say_of(level, "membership", &text, format_args!("channel \"{name}\": {text}"));
 }

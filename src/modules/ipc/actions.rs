@@ -7,8 +7,9 @@ use std::collections::{HashMap, VecDeque};
 
 use super::functions;
 use super::native::{self, Ask, Asker, CallFailed, Reply};
+use crate::modules::say;
 use crate::ngx::guard::guard;
-use crate::ngx::log::{self, Level};
+use crate::ngx::log::Level;
 use crate::proto::ipc::ask;
 
 /// A built-in action: answers by what it is given, now or later.
@@ -54,8 +55,7 @@ impl Due {
         let Some(asker) = self.0.take() else { return };
         with(|actions| actions.owed.retain(|owed| *owed != asker));
         if !native::give(asker, Ok(Reply { status, body })) {
-            let news = "cc: the answer of a built-in action could not be sent";
-            log::cycle(Level::Warn, format_args!("{news}"));
+            say::say(Level::Warn, "action's answer", "that of a built-in action could not be sent");
         }
     }
 }

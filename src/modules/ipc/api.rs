@@ -1,8 +1,11 @@
 //! What Lua calls through FFI for `ngx.ipc`: thin functions over `worker`, C types only.
 
-use super::retaining;
 use super::sending::{Letter, Reach, Unsent};
 use super::worker::{self, Worker};
+use super::{receiving, retaining};
+use crate::modules::say;
+use crate::ngx::conf::shown;
+use crate::ngx::log::Level;
 use crate::ngx::lua::{Address, Bytes, Guard, Out, Semaphore, Text, exported};
 use crate::proto::ipc::frame::Kind;
 use crate::proto::ipc::outbox::Refused;
@@ -179,14 +182,38 @@ exported! {
     }
 
     /// Counts a message taken: 0 it had no handler, 1 its handler failed, 2 nobody waits for that
-    /// reply any more.
-    fn ngx_cc_ipc_unhappy(what: i32) -> (), (), {
+    /// reply any more. Its name, and of a failure the reason.
+    fn ngx_cc_ipc_unhappy(what: i32, name: Text, name_len: usize, why: Text, why_len: usize) -> (), (), {
         let counter = match what {
             0 => Counter::Unhandled,
             1 => Counter::Failed,
             _ => Counter::Late,
         };
         worker::with(|worker| worker.count(counter, 1));
+        let (name, why) = (shown(name.bytes(name_len)), shown(why.bytes(why_len)));
+        if counter == Counter::Failed && !why.is_empty() {
+            let text = format_args!("ipc handler \"{name}\" failed: {why}");
+            let reason = format!("{name}: {}", why.lines().next().unwrap_or_default());
+            say::say_of(Level::Err, "ipc handler", &reason, text);
+        } else if name.is_empty() {
+            receiving::dropped(counter, format_args!(""));
+        } else {
+            receiving::dropped(counter, format_args!(" \"{name}\""));
+        }
+    }
+
+    /// Something else went wrong: 0 a reply could not be sent, 1 an action of that name failed, 2 its
+    /// answer could not be sent, 3 a handler ended the receiver.
+    fn ngx_cc_say(what: i32, name: Text, name_len: usize, why: Text, why_len: usize) -> (), (), {
+        let (name, why) = (shown(name.bytes(name_len)), shown(why.bytes(why_len)));
+        let (level, kind) = match what {
+            0 => (Level::Warn, "ipc reply"),
+            1 => (Level::Err, "action"),
+            3 => (Level::Err, "ipc receiver"),
+            _ => (Level::Warn, "action's answer"),
+        };
+        let reason = format!("{name}{}", why.lines().next().unwrap_or_default());
+        say::say_of(level, kind, &reason, format_args!("{name}{why}"));
     }
 
     /// Watches over the light thread of `request`, a receiver, its heir or its deputy: `sema` is posted once

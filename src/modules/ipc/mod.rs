@@ -25,6 +25,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use self::settings::{FIXED, METRICS, PEERS, Settings, Transport};
 use crate::modules::core::{Core, ngx_cc_module};
+use crate::modules::say;
 use crate::ngx::conf::ConfResult;
 use crate::ngx::cycle::{self, Cycle, Process};
 use crate::ngx::log::{self, Level};
@@ -275,6 +276,7 @@ pub fn init_process(cycle: Cycle<'_>, conf: &mut Conf) -> Result<(), String> {
 
 /// The event loop can be used: the worker listens.
 pub fn start() -> Result<(), String> {
+    say::start();
     worker::listen()
 }
 

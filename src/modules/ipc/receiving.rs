@@ -1,5 +1,6 @@
 //! How this worker receives: when its coroutine is woken, what it is handed, when it sleeps.
 
+use std::fmt::Arguments;
 use std::os::fd::AsFd;
 
 use super::alive;
@@ -8,6 +9,8 @@ use super::native;
 use super::rings::Bells;
 use super::worker::Worker;
 use crate::modules::metrics::{self, Timed};
+use crate::modules::say;
+use crate::ngx::log::Level;
 use crate::ngx::lua::Semaphore;
 use crate::ngx::{cycle, event, socket};
 use crate::proto::ipc::frame::Kind;
@@ -81,6 +84,13 @@ impl Worker {
         Some(taken)
     }
 
+    /// A message was taken in vain.
+    #[cold]
+    pub(super) fn drop_one(&self, counter: Counter) {
+        self.count(counter, 1);
+        dropped(counter, format_args!(""));
+    }
+
     /// A message with that stamp has come.
     #[cold]
     fn took(&self, sent: u32) {
@@ -106,11 +116,11 @@ impl Worker {
                 Next::Native(_, counter) => {
                     self.count(Counter::Received, 1);
                     if let Some(counter) = counter {
-                        self.count(counter, 1);
+                        self.drop_one(counter);
                     }
                 }
                 Next::Hello(seat, send) => self.greet(seat, send),
-                Next::Dropped(counter) => self.count(counter, 1),
+                Next::Dropped(counter) => self.drop_one(counter),
                 Next::Later => {
                     self.drained = false;
                     self.next_turn();
@@ -311,7 +321,7 @@ impl Worker {
             None if self.grace => self.sift_past(),
             None => {
                 while self.take().is_some() {
-                    self.count(Counter::Unhandled, 1);
+                    self.drop_one(Counter::Unhandled);
                 }
             }
         }
@@ -388,6 +398,15 @@ impl Worker {
         }
     }
 
+    /// So many messages are lost, whose receivers are gone.
+    pub(super) fn lose(&self, messages: usize) {
+        self.count(Counter::Lost, messages);
+        if messages > 0 {
+            let text = format_args!("ipc: {messages} messages are lost: their receivers are gone");
+            say::say_of(Level::Notice, "ipc dropped", "receivers gone", text);
+        }
+    }
+
     /// Forgets what belongs to the dead.
     pub(super) fn on_housekeeping(&mut self) {
         self.grace = false;
@@ -403,7 +422,7 @@ impl Worker {
             lost += if stays { 0 } else { peer.waiting() };
             stays
         });
-        self.count(Counter::Lost, lost);
+        self.lose(lost);
         table.bury(self.slot, alive);
         self.mailbox.forget(alive);
         self.greet_elders();
@@ -420,4 +439,20 @@ impl Worker {
             events.housekeeping.after(HOUSEKEEPING, false);
         }
     }
+}
+
+/// Tells who runs the node of a message that nobody handles; `name` begins with a space where it is
+/// there.
+#[cold]
+pub(super) fn dropped(counter: Counter, name: Arguments<'_>) {
+    let (level, reason) = match counter {
+        // several programs may share a worker's messages: not each handles all
+        Counter::Unhandled => (Level::Info, "no handler"),
+        Counter::Late => (Level::Info, "nobody waits for the reply any more"),
+        Counter::Stranger => (Level::Notice, "it is for a process that is gone"),
+        Counter::Lost => (Level::Notice, "its sender or receiver is gone"),
+        _ => return,
+    };
+    let text = format_args!("ipc: a message{name} is dropped: {reason}");
+    say::say_of(level, "ipc dropped", reason, text);
 }

@@ -2,12 +2,16 @@
 //! the way is full.
 
 use std::collections::hash_map::Entry::{Occupied, Vacant};
+use std::fmt::Arguments;
 
 use super::alive;
 use super::peer::{Peer, Way};
 use super::worker::{LINGER, ROOM, Worker};
+use crate::modules::metrics::{self, Counted};
+use crate::modules::say;
 use crate::ngx::cycle;
 use crate::ngx::event::Handlers;
+use crate::ngx::log::Level;
 use crate::proto::ipc::frame::Kind;
 use crate::proto::ipc::outbox::Refused;
 use crate::proto::ipc::{Addressee, Generation, NAME_MAX, Outgoing, Pid, Seat, WorkerId};
@@ -62,7 +66,8 @@ impl Worker {
     /// Sends to the process `pid`.
     pub fn send_process(&mut self, pid: Pid, letter: Letter<'_>) -> Result<(), Unsent> {
         let answer = matches!(letter.kind, Kind::Reply | Kind::Failure);
-        let seat = if pid == self.me.pid { self.me.seat } else { self.seat_of(pid, answer)? };
+        let seat = if pid == self.me.pid { Ok(self.me.seat) } else { self.seat_of(pid, answer) };
+        let seat = seat.inspect_err(|why| unsent(*why, format_args!("process {pid}")))?;
         self.send_seat(seat, Addressee::Process(pid), letter)
     }
 
@@ -91,14 +96,18 @@ impl Worker {
 
     /// Sends to whoever is worker `id` of this generation.
     pub fn send_worker(&mut self, id: WorkerId, letter: Letter<'_>) -> Result<(), Unsent> {
+        let nobody = || {
+            unsent(Unsent::Nobody, format_args!("worker {id}"));
+            Unsent::Nobody
+        };
         if usize::from(id.0) >= self.peers.len() {
-            return Err(Unsent::Nobody);
+            return Err(nobody());
         }
         let seat = Seat { generation: self.me.seat.generation, worker: id };
         // in an old generation nobody succeeds who has left
         let old = seat.generation < self.table.current().0;
         if old && !self.table.workers().any(|w| w.seat == seat && receives(&w)) {
-            return Err(Unsent::Nobody);
+            return Err(nobody());
         }
         self.send_seat(seat, Addressee::Seat, letter)
     }
@@ -148,7 +157,10 @@ impl Worker {
             let Letter { kind, call, name, data } = letter;
             let (sender, seat_of_sender) = (self.me.pid, self.me.seat);
             let room = self.room();
-            let peer = self.peer(seat).ok_or(Unsent::Nobody)?;
+            let Some(peer) = self.peer(seat) else {
+                unsent(Unsent::Nobody, format_args!("worker {}", seat.worker));
+                return Err(Unsent::Nobody);
+            };
             let call = if kind == Kind::Message { peer.stamp() } else { call };
             let message =
                 Outgoing { kind, call, sender, seat: seat_of_sender, addressee, name, data };
@@ -166,7 +178,8 @@ impl Worker {
             Err(Refused::Full) => self.count(Counter::Full, 1),
             Err(_) => {}
         }
-        result.map_err(Unsent::Refused)
+        let result = result.map_err(Unsent::Refused);
+        result.inspect_err(|why| unsent(*why, format_args!("worker {}", seat.worker)))
     }
 
     /// Who is told of room on a line.
@@ -242,7 +255,7 @@ impl Worker {
         let peers = self.peers.iter_mut().chain(self.others.values_mut());
         let waiting = peers.filter(|peer| peer.waiting() > 0);
         let lost = waiting.map(|peer| peer.flush(room, &mut taken)).sum();
-        self.count(Counter::Lost, lost);
+        self.lose(lost);
         self.recount();
         self.linger();
     }
@@ -283,6 +296,23 @@ impl Worker {
             self.keep_house();
         }
     }
+}
+
+/// The sender is told why its message was refused; so is who runs the node. What is not counted
+/// elsewhere is counted here.
+#[cold]
+fn unsent(why: Unsent, to: Arguments<'_>) {
+    let (level, reason) = match why {
+        Unsent::Nobody | Unsent::Refused(Refused::Gone) => (Level::Info, "nobody is there"),
+        Unsent::Refused(Refused::Full) => (Level::Warn, "the queue is full"),
+        Unsent::Refused(Refused::TooLong) => (Level::Warn, "it is too long"),
+        Unsent::Refused(Refused::Name) => (Level::Warn, "its name is too long"),
+    };
+    if why != Unsent::Refused(Refused::Full) {
+        metrics::count(Counted::Unsent(why));
+    }
+    let text = format_args!("ipc: a message to {to} is refused: {reason}");
+    say::say_of(level, "ipc refused", reason, text);
 }
 
 /// Whether an entry of an old generation, where nobody succeeds anybody, still takes messages.

@@ -60,7 +60,7 @@ pub fn status() -> Option<Status> {
         ready: ready.is_ok(),
         reason: ready.err(),
         workers,
-        ipc: Ipc { delivery: counts.delivery, ..bus(&report, conf) },
+        ipc: Ipc { delivery: counts.delivery, refused: counts.unsent, ..bus(&report, conf) },
         retained: Retained {
             sequence: report.retained.sequence,
             values: report.retained.values as u64,

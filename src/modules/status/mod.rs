@@ -8,9 +8,11 @@ mod page;
 use bytes::Bytes;
 
 use crate::modules::http::Http;
+use crate::modules::say;
 use crate::ngx::conf::{Conf, ConfError, ConfResult, Line, shown};
 use crate::ngx::content::{ContentHandler, Handler, Outcome};
 use crate::ngx::http::Inherit;
+use crate::ngx::log::Level;
 use crate::ngx::request::Request;
 use crate::ngx::respond::Response;
 use crate::proto::status::format::Format;
@@ -62,6 +64,7 @@ struct Status;
 impl ContentHandler for Status {
     fn handle(request: &Request<'_>) -> Outcome {
         if !matches!(request.method(), b"GET" | b"HEAD") {
+            say::say_at(request, Level::Info, "status", "405, not GET or HEAD");
             return request.refuse(405);
         }
         let location = request.location::<Http>().and_then(|conf| conf.status.serves.as_ref());
@@ -73,7 +76,10 @@ impl ContentHandler for Status {
 fn answer(request: &Request<'_>, configured: Option<Format>) -> Response {
     let format = match Format::of(configured, request.query(), request.header("Accept")) {
         Ok(format) => format,
-        Err(why) => return Response::text(400, &why.to_string()),
+        Err(why) => {
+            say::say_at(request, Level::Info, "status", "400, no such format");
+            return Response::text(400, &why.to_string());
+        }
     };
     let all = |write: fn(&crate::proto::status::Status) -> Vec<u8>| {
         gather::status().map(|status| (200, Bytes::from(write(&status))))
@@ -88,6 +94,9 @@ fn answer(request: &Request<'_>, configured: Option<Format>) -> Response {
         }),
     };
     // of a process that has no seat among the workers
+    if answer.is_none() {
+        say::say_at(request, Level::Warn, "status", "503, this process is no worker");
+    }
     let (status, body) =
         answer.unwrap_or((503, Bytes::from_static(b"this process is no worker\n")));
     let mut response = Response::of(status, format.content_type(), body);

@@ -80,7 +80,7 @@ impl Conf {
             if !word.is_empty() {
                 *timeout = time(word);
                 if timeout.is_none() {
-                    refuse(request, "invalid timeout in", text, word);
+                    refuse(request, "invalid timeout", "invalid timeout in", text, word);
                     return None;
                 }
             }

@@ -13,7 +13,6 @@ use super::layer::{
 use super::{Balancer, Target};
 use crate::ngx::guard::guard;
 use crate::ngx::http::context;
-use crate::ngx::log::Level;
 use crate::ngx::request::Request;
 
 /// peer.init of the inner layer: the kept connections, or the outer layer, call it in the method's
@@ -41,10 +40,7 @@ pub(super) unsafe extern "C" fn inner_init<M: Balancer>(
             return OK;
         }
         if hooks.placeholder.get() {
-            request.log(
-                Level::Err,
-                format_args!("no peer set for upstream \"{}\", which has no servers", shown(us)),
-            );
+            M::unset(&request, &shown(us));
             return ERROR;
         }
         // SAFETY: what would have been called without us.

@@ -165,6 +165,8 @@ fn messages(text: &mut Text, status: &Status) {
         ("late", late),
     ];
     reasons.iter().for_each(|(reason, count)| family.sample(&[("reason", reason)], count));
+    let help = "Messages refused to their senders, but for those of full queues.";
+    text.by("nginx_ipc_messages_refused_total", help, "reason", &status.ipc.refused);
     let help = "Messages sent, and not yet received, dropped or lost.";
     text.one("nginx_ipc_messages_waiting", GAUGE, help, status.ipc.waiting);
     let help =
