@@ -80,6 +80,8 @@ sub answers ($transport) {
             join('; ', map { "$_=200 $_:$from:y" } 0 .. 2), "all answer worker $from";
     }
     is $c->run(0, 'return t.cc.call(1, "other", "who")'), "200\tother", 'a channel has its own actions';
+    is $c->run(0, 'return t.cc.call(1, "ch", "args", "flag")'), "200\tnil|true|nil", 'a name alone';
+    is $c->run(0, 'return t.cc.call(1, "ch", "args", "fl%61g")'), "200\tnil|true|nil", 'and encoded';
     is $c->run(0, 'return t.cc.call(1, "ch", "args", "k=a%20b&flag")'), "200\ta b|true|nil", 'the query, as a string';
     is $c->run(0, 'return t.cc.call(1, "ch", "args", { k = "ä&=", flag = true })'), "200\tä&=|true|nil", 'and as a table';
     is $c->run(0, 'return t.cc.call("1", "ch", "echo", nil, 5)'), "201\t5", 'a number is a string, and a string a number';

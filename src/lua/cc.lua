@@ -21,7 +21,7 @@ typedef struct {
     const char *args; size_t args_len;
     const char *body; size_t body_len;
     const char *node; size_t node_len;
-    uint32_t fn, worker;
+    uint32_t fn, worker, bare;
 } ngx_cc_asked_t;
 typedef struct { uint32_t worker, status; const char *body; size_t body_len; } ngx_cc_answered_t;
 
@@ -96,7 +96,13 @@ local asked = ffi.new "ngx_cc_asked_t"
 local function run(thread)
     local a = asked
     local fn, name = functions[a.fn], names[a.fn]
-    local args = a.args_len > 0 and decode_args(ffi_string(a.args, a.args_len)) or {}
+    local args
+    if a.bare == 1 then
+        -- as decode_args has it, which takes its time
+        args = { [ffi_string(a.args, a.args_len)] = true }
+    else
+        args = a.args_len > 0 and decode_args(ffi_string(a.args, a.args_len)) or {}
+    end
     local body = ffi_string(a.body, a.body_len)
     local from = {
         node = a.node_len > 0 and ffi_string(a.node, a.node_len) or nil,

@@ -11,6 +11,7 @@ use super::native::{self, Asker, CallFailed, Outcome, Pending, Reply, Targets};
 use super::worker;
 use crate::modules::cluster;
 use crate::ngx::lua::{Address, Bytes, Guard, Out, Semaphore, Text, exported};
+use crate::proto::cluster::query;
 use crate::proto::ipc::WorkerId;
 use crate::proto::ipc::ask::{Ask, Origin};
 use crate::shm::slots::Counter;
@@ -138,6 +139,8 @@ pub struct Asked {
     node: Bytes,
     function: u32,
     worker: u32,
+    /// 1 where the arguments are one name without a value, as it is.
+    bare: u32,
 }
 
 fn take(thread: u32, woke: bool, asked: &mut Out<Asked>) -> i32 {
@@ -177,6 +180,7 @@ fn take(thread: u32, woke: bool, asked: &mut Out<Asked>) -> i32 {
             node: Bytes::of(ask.from.node),
             function,
             worker: u32::from(ask.from.worker.0),
+            bare: u32::from(query::is_bare(ask.args)),
         });
         if asked.fill(1, row.into_iter()) == 0 {
             return None;

@@ -48,6 +48,11 @@ pub struct Arg<'a> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Args(Vec<Arg<'static>>);
 
+/// Whether a query is one argument without a value, and nothing in it needs decoding.
+pub fn is_bare(query: &[u8]) -> bool {
+    !query.is_empty() && !query.iter().any(|byte| matches!(byte, b'&' | b'=' | b'%' | b'+'))
+}
+
 /// The arguments of a query without its `?`, at most [`ARGS_MAX`]. Those without a name are no
 /// arguments.
 pub fn parse(query: &[u8]) -> impl Iterator<Item = Arg<'_>> {
@@ -194,6 +199,18 @@ mod tests {
         parse(query.as_bytes())
             .map(|arg| (String::from_utf8(arg.name.into_owned()).unwrap(), arg.value))
             .collect()
+    }
+
+    proptest! {
+        #[test]
+        fn a_bare_query_is_its_only_argument(query in "[ab&=%+2;.]{0,5}") {
+            let alone = Arg { name: Cow::Borrowed(query.as_bytes()), value: Value::True };
+            if is_bare(query.as_bytes()) {
+                prop_assert_eq!(parse(query.as_bytes()).collect::<Vec<_>>(), [alone]);
+            } else {
+                prop_assert!(query.is_empty() || query.contains(['&', '=', '%', '+']));
+            }
+        }
     }
 
     #[test]
