@@ -109,6 +109,14 @@ is replay($root->port, $said =~ s/kid=\w+/kid=00000000/r), "403 the call is sign
 is replay($root->port, $said =~ s/v1 /v2 /r), "403 invalid CC-Auth header\n", 'of another version';
 is replay($child->port, $said), "403 the call is signed for node \"127.0.0.1:$wire\"\n", 'to another node';
 ok $root->wait_log(qr/\[warn\] .*cc: signed call: 403, the call was here before, client: 127\.0\.0\.1/), 'and logged';
+# one line and a number, not a line for each
+my $at = $root->log_size;
+for my $case ([ $said, 'the call was here before' ], [ $said =~ s/"HB"/"hb"/r, 'the signature is wrong' ]) {
+    my ($text, $why) = @$case;
+    replay($root->port(1), $text) for 1 .. 30;
+    ok $root->wait_log(qr/\[warn\] .*cc: signed call: 403, \Q$why\E \(\d+ more\)$/m, $at), "$why: their number is logged";
+    cmp_ok scalar(() = $root->error_log($at) =~ /cc: signed call: 403, \Q$why\E/g), '<', 10, '... in few lines';
+}
 is tree($root), name($child), 'the child is still there';
 
 # -- strangers
