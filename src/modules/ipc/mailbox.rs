@@ -186,10 +186,11 @@ impl Mailbox {
     /// A message to oneself is queued like any other, up to `limit` bytes.
     pub fn note(&mut self, letter: Letter<'_>, limit: usize) -> Result<(), Refused> {
         let Letter { kind, call, name, data } = letter;
-        let note = Note { kind, call, name: name.into(), data: data.into() };
-        if self.note_bytes + note.size() > limit {
+        if self.note_bytes + name.len() + data.len() + size_of::<Note>() > limit {
             return Err(Refused::Full);
         }
+        let data = copied(data).ok_or(Refused::Full)?;
+        let note = Note { kind, call, name: name.into(), data };
         self.note_bytes += note.size();
         self.notes.push_back(note);
         Ok(())
@@ -327,6 +328,14 @@ impl Mailbox {
     }
 }
 
+/// A copy of what may be long; None where there is no memory for it, which ends no worker.
+fn copied(data: &[u8]) -> Option<Box<[u8]>> {
+    let mut copy = Vec::new();
+    copy.try_reserve_exact(data.len()).ok()?;
+    copy.extend_from_slice(data);
+    Some(copy.into())
+}
+
 /// What a record led to, where that concerns anybody.
 #[inline]
 fn handed_on(
@@ -341,7 +350,8 @@ fn handed_on(
         (Assembled::Whole(message), _) => Some(match aside {
             Some((aside, bytes)) => {
                 let Message { kind, call, sender, seat, name, data } = message;
-                let note = Note { kind, call, name: name.into(), data: data.into() };
+                let Some(data) = copied(data) else { return Some(Next::Dropped(Counter::Lost)) };
+                let note = Note { kind, call, name: name.into(), data };
                 **bytes += note.size();
                 aside.push_back(Aside { note, sender, seat });
                 Next::Aside(Place::Wire)

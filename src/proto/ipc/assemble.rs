@@ -101,7 +101,12 @@ impl Assembler {
                 self.partials.clear();
             }
             let mut data = std::mem::take(&mut self.spare);
-            data.reserve_exact(total);
+            if data.try_reserve_exact(total).is_err() {
+                // its other pieces find that it is not there, the last one says so
+                self.spare = data;
+                self.partials.remove(&header.sender);
+                return Assembled::More;
+            }
             data.extend_from_slice(piece);
             self.partials.insert(header.sender, Partial { name: name.to_vec(), data, total });
             return Assembled::More;

@@ -34,7 +34,7 @@ pub trait Wire {
 /// Why a message was not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// The receiver's bound is reached.
+    /// The receiver's bound is reached, or there is no memory to hold more.
     #[error("full")]
     Full,
     /// The receiver's end is closed.
@@ -165,8 +165,17 @@ impl Outbox {
         if header.offset == 0 && self.bytes.saturating_add(size) > self.limit {
             return Err(Refused::Full);
         }
+        // without memory it is refused; a receiver that has the first pieces forgets them
+        let mut bytes = Vec::new();
+        if bytes.try_reserve_exact(name.len() + rest.len()).is_err()
+            || self.held.try_reserve(1).is_err()
+        {
+            return Err(Refused::Full);
+        }
+        bytes.extend_from_slice(name);
+        bytes.extend_from_slice(rest);
         self.bytes += size;
-        self.held.push_back(Held { header, bytes: [name, rest].concat().into(), sent: 0 });
+        self.held.push_back(Held { header, bytes: bytes.into(), sent: 0 });
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use CC::Proc qw(alive children title);
 use CC::Server;
 use CC::Wait qw(now until_true);
 use Soak::Conf;
-use Soak::Limit;
+use CC::Limit;
 
 use constant WORKERS_MAX => 12;     # of one generation: as many ports are taken
 use constant RETIRING_MAX => 12;    # more make no reload harder, only the machine slower
@@ -127,7 +127,7 @@ sub tend ($self, $all = 0) {
     }
     my $limits = $self->{limits};
     for my $pid (grep { $all || $limits->{$_}{until} <= now() } sort keys %$limits) {
-        Soak::Limit::give_back($pid, delete $limits->{$pid});
+        CC::Limit::give_back($pid, delete $limits->{$pid});
     }
     $self->end_few_files if $self->{files_until} && ($all || $self->{files_until} <= now());
     $self->disk(0) if $self->{full} && ($all || $self->{full} <= now());
@@ -137,7 +137,7 @@ sub tend ($self, $all = 0) {
 
 sub end_few_files ($self) {
     $self->{files} = $self->{files_until} = undef;
-    Soak::Limit::lift($_, 'files') for $self->processes;
+    CC::Limit::lift($_, 'files') for $self->processes;
     $self->hup($self->{s}{workers});
     return;
 }
@@ -203,7 +203,7 @@ sub reload_and_wait ($self, $workers) {
 sub squeeze ($self, $what, $which, $more, $seconds) {
     return if $what eq 'files' ? !$self->may_starve : !$self->may_spawn;
     my $pid = pick($which, grep { !$self->{limits}{$_} && alive($_) } $self->processes) or return;
-    my $limit = Soak::Limit::take($pid, $what, $more) or return;
+    my $limit = CC::Limit::take($pid, $what, $more) or return;
     $self->{limits}{$pid} = { %$limit, what => $what, until => now() + $seconds };
     $self->{denied}{$what}{$pid} = 1;
     return "$pid $what +$more";
@@ -225,18 +225,18 @@ sub disk ($self, $seconds) {
 # kill -9 of everything, the master first; what it leaves lives on for so long.
 sub die ($self, $orphans, $dead) {
     my @pids = map { $_->{master} } $self->lives;
-    my @workers = $self->processes;
-    for my $life ($self->lives) {
-        $self->note_kill($life, $_) for $self->processes($life);
-    }
     $self->{killed}{$_} = now() for @pids;
     CORE::kill 'KILL', @pids;
+    # one that it was about to start is among them
+    my $workers = sub { map { CC::Proc::session_pids($_) } keys %{ $self->{s}{sessions} } };
+    for my $pid ($workers->()) {
+        $self->note_kill($_, $pid) for $self->lives;
+    }
     if ($orphans) {
         my $until = now() + $orphans;
         $self->{idle}->() while now() < $until;
     }
-    CORE::kill 'KILL', @workers;
-    until_true(sub { !grep { alive($_) } @pids, @workers }, 20) or croak "$self->{name} survives kill -9";
+    until_true(sub { my @left = $workers->(); CORE::kill 'KILL', @left; !@left }, 20) or croak "$self->{name} survives kill -9";
     %{ $self->{stopped} } = %{ $self->{limits} } = ();
     $self->{files} = $self->{files_until} = undef;
     $self->{ended} += @{ $self->{lives} };

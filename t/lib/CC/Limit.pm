@@ -1,4 +1,4 @@
-package Soak::Limit;
+package CC::Limit;
 
 # What a running process may have: prlimit(2). Only the soft limits are changed, so no right is needed
 # to give back what was taken.
