@@ -9,8 +9,8 @@ use CC::Wait qw(now until_true);
 use Soak::Deed;
 
 use constant {
-    MASTER_KB => 6 * 1024,              # growth of a master, beside what each reload may cost it
-    RELOAD_KB => 6,
+    MASTER_KB => 3 * 1024,              # growth of a master, beside what each reload may cost it
+    RELOAD_KB => 2,
     WORKER_KB => 3 * 1024,              # growth of a worker while it works
 };
 
