@@ -270,9 +270,11 @@ sub upgrade_begins ($self) {
 
 # WINCH and HUP to the old master: its workers leave, and others come in their places.
 sub old_workers_return ($self, $old) {
-    my %were = map { $_ => 1 } $self->processes($old);
+    # one that has only just been started has no title yet
+    my $none = sub { !grep { $_ != $self->life->{master} } children($old->{master}) };
+    until_true(sub { $self->{idle}->(); $self->is_settled }, 30) or croak "$self->{name}: workers are missing before WINCH";
     CORE::kill 'WINCH', $old->{master};
-    until_true(sub { $self->{idle}->(); $self->tend(1) if !$self->{dead}; !$self->processes($old) }, 30)
+    until_true(sub { $self->{idle}->(); $self->tend(1) if !$self->{dead}; $none->() }, 30)
         or croak "$self->{name}: old workers do not leave after WINCH";
     CORE::kill 'HUP', $old->{master};
     return;
