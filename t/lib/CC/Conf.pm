@@ -5,6 +5,7 @@ package CC::Conf;
 # line N of a `conf` text is line N of the file nginx complains about.
 
 use v5.36;
+use CC::Memory;
 use CC::Modules;
 
 # prefix, modules, workers, log_level, master_process, log, pid, and either
@@ -14,7 +15,7 @@ sub text ($o) {
     my $body = defined $o->{conf} ? $o->{conf} : assemble($o);
     my %has  = map { $_ => 1 } main_directives($body);
 
-    my @head = map { "load_module $_;" } @{ $o->{modules} // [] };
+    my @head = ((map { "load_module $_;" } @{ $o->{modules} // [] }), CC::Memory::directives());
     my $add = sub ($name, $value) {
         push @head, "$name $value;" if !$has{$name} && defined $value;
     };

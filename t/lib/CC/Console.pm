@@ -17,9 +17,10 @@ use v5.36;
 use Carp qw(croak);
 use CC::Server;
 use CC::Proc;
-use CC::Wait qw(until_true);
+use CC::Wait qw(until_true SLOW);
 
-my $PRELUDE = <<'LUA';
+my $PATIENCE = 10 * SLOW;
+my $PRELUDE = <<"LUA";
     local found, ipc = pcall(require, "ngx.ipc")
     local t = { got = {}, keep = {} }
     package.loaded.cc_console = t
@@ -42,7 +43,7 @@ my $PRELUDE = <<'LUA';
     function t.clear() t.got = {} end
     function t.wait(fn, what)
         ngx.update_time()
-        local deadline = ngx.now() + 10
+        local deadline = ngx.now() + $PATIENCE
         while true do
             local got = fn()
             if got then return got end

@@ -9,12 +9,12 @@ use v5.36;
 use Errno qw(EAGAIN EINTR);
 use Socket qw(:all);
 use Time::HiRes ();
-use CC::Wait qw(now DEADLINE);
+use CC::Wait qw(now DEADLINE SLOW);
 
 # $peer: port, "host:port", "[::1]:port" or "unix:/path".
 sub connect ($class, $peer, %opt) {
     my $self = bless {
-        peer => $peer, buf => '', timeout => $opt{timeout} // DEADLINE,
+        peer => $peer, buf => '', timeout => SLOW * ($opt{timeout} // DEADLINE),
     }, $class;
     $self->{error} = $self->dial($opt{from});
     return $self;
@@ -140,7 +140,7 @@ sub read_response ($self, %opt) {
     my $began = now();
     my $r = bless { status => 0, headers => {}, raw_headers => '', body => '' },
         'CC::HTTP::Response';
-    $r->{error} = $self->{error} // $self->parse($r, $began + ($opt{timeout} // $self->{timeout}));
+    $r->{error} = $self->{error} // $self->parse($r, $began + ($opt{timeout} ? SLOW * $opt{timeout} : $self->{timeout}));
     $r->{time}  = now() - $began;
     return $r;
 }

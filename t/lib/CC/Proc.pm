@@ -82,7 +82,21 @@ sub title ($pid) {
     my $cmd = slurp("/proc/$pid/cmdline") // return '';
     $cmd =~ s/\0/ /g;
     $cmd =~ s/\s+$//;
-    return $cmd;
+    return $cmd =~ m{^\S*/valgrind} ? title_inside($pid) // $cmd : $cmd;
+}
+
+# Under valgrind a process writes its title into the stack that valgrind has made for it, where the
+# kernel does not look for it: the last mapping that can be written before valgrind's own stack.
+sub title_inside ($pid) {
+    my ($before) = (slurp("/proc/$pid/maps") // '') =~ /^(.*)\[stack\]/s or return;
+    my ($from, $to);
+    ($from, $to) = ($1, $2) while $before =~ /^([0-9a-f]+)-([0-9a-f]+) rw.*\n/mg;
+    return if !defined $from;
+    open my $fh, '<:raw', "/proc/$pid/mem" or return;
+    no warnings 'portable';
+    sysseek $fh, hex $from, 0;
+    sysread $fh, my $stack, hex($to) - hex $from or return;
+    return $stack =~ /.*\0(nginx: (?:worker|master|cache) [ -~]*)\0/s ? $1 =~ s/\s+$//r : undef;
 }
 
 # { fd => what it points to }

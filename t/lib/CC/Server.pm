@@ -15,15 +15,14 @@ use CC::HTTP;
 use CC::Modules;
 use CC::Ports;
 use CC::Proc;
+use CC::Memory;
 use CC::Wait qw(until_true DEADLINE);
 use parent -norequire, 'CC::Server::Control', 'CC::Server::Look';
 use CC::Server::Control;
 use CC::Server::Look;
 
-my $SUPPRESSIONS = __FILE__ =~ s{CC/Server\.pm$}{valgrind.supp}r;
 my %live;      # every server of this process, weakly, for END
 my $owner = $$;
-my $memory_errors = 0; # reports of valgrind
 
 my %KNOWN = map { $_ => 1 } qw(conf main events http server stream post_main
     raw workers lua module order modules log_level master_process ports port
@@ -131,7 +130,7 @@ sub nginx ($self, @args) {
     my $out = "$self->{prefix}/logs/out";
     my $pid = fork // croak "fork: $!";
     if (!$pid) {
-        local %ENV = (%ENV, %{ $self->{env} });
+        local %ENV = (%ENV, CC::Memory::environment(), %{ $self->{env} });
         # a make variable of that name would be taken for inherited sockets
         delete $ENV{NGINX} if !exists $self->{env}{NGINX};
         $SIG{$_} = 'DEFAULT' for qw(INT TERM HUP PIPE);
@@ -153,15 +152,7 @@ sub nginx ($self, @args) {
 }
 
 sub command ($self) {
-    my @cmd = (CC::Modules::binary());
-    if ($ENV{TEST_NGINX_USE_VALGRIND}) {
-        my $more = $ENV{TEST_NGINX_USE_VALGRIND};
-        # the daemon closes its stderr, so valgrind must write elsewhere
-        unshift @cmd, qw(/usr/bin/valgrind -q --num-callers=40 --trace-children=yes),
-            "--log-file=$self->{prefix}/logs/valgrind.%p",
-            "--suppressions=$SUPPRESSIONS",
-            $more =~ /^-/ ? split(' ', $more) : ();
-    }
+    my @cmd = (CC::Memory::command(), CC::Modules::binary());
     return wantarray ? @cmd : $cmd[0];
 }
 
@@ -186,13 +177,22 @@ sub kill_all ($self) {
     return;
 }
 
+# Who is killed leaves no report of what it has lost.
+sub end_gently ($self) {
+    my @all = map { CC::Proc::session_pids($_) } keys %{ $self->{sessions} // {} };
+    kill $_, @all for qw(CONT TERM);
+    until_true(sub { !grep { CC::Proc::alive($_) } @all }, 3);
+    return;
+}
+
 sub remove ($self) {
     return if !$self->{owner} || $self->{owner} != $$ || $self->{removed}++;
     delete $live{ 0 + $self };
     local ($?, $@, $!);
+    $self->end_gently if CC::Memory::on();
     $self->kill_all;
     $self->tell if $self->{own_prefix};
-    $self->tell_valgrind if $ENV{TEST_NGINX_USE_VALGRIND};
+    CC::Memory::collect();
     if ($self->{own_prefix} && !$ENV{TEST_NGINX_KEEP}) {
         remove_tree($self->{prefix}, { safe => 0, error => \my $ignored });
     }
@@ -215,16 +215,6 @@ sub tell ($self) {
     return;
 }
 
-# What memcheck says of its own doing (a system call that it does not know) is shown, and no error.
-sub tell_valgrind ($self) {
-    for my $path (grep { -s } glob "$self->{prefix}/logs/valgrind.*") {
-        my $report = CC::Proc::slurp($path);
-        Test::More->builder->diag($report);
-        $memory_errors++ if $report =~ /^==\d+==/m;
-    }
-    return;
-}
-
 sub DESTROY ($self) { $self->remove }
 
 sub remove_all () {
@@ -241,9 +231,6 @@ for my $sig (qw(INT TERM HUP)) {
     $SIG{$sig} //= sub { $$ == $owner ? exit 130 : POSIX::_exit(130) };
 }
 
-END {
-    remove_all();
-    $? ||= 1 if $memory_errors && $$ == $owner;
-}
+END { remove_all() }
 
 1;

@@ -7,9 +7,13 @@ use v5.36;
 use Exporter 'import';
 use Time::HiRes ();
 
-our @EXPORT_OK = qw(now nap until_true wait_for DEADLINE);
+our @EXPORT_OK = qw(now nap until_true wait_for DEADLINE SLOW);
 
 use constant DEADLINE => $ENV{TEST_NGINX_DEADLINE} || 20;
+# How many times longer than usual everything may take; the waits below allow for it by themselves, a
+# test that measures does it with this.
+use constant SLOW => $ENV{TEST_NGINX_SLOW}
+    || ($ENV{TEST_NGINX_USE_VALGRIND} ? 8 : $ENV{TEST_NGINX_USE_ASAN} ? 3 : 1);
 
 sub now () { Time::HiRes::clock_gettime(Time::HiRes::CLOCK_MONOTONIC()) }
 
@@ -20,7 +24,7 @@ sub nap ($seconds = 0.005) {
 # Polls until the sub returns a true value, which is returned; false after
 # the deadline. Says nothing.
 sub until_true ($cond, $seconds = DEADLINE) {
-    my $end  = now() + $seconds;
+    my $end  = now() + $seconds * SLOW;
     my $step = 0.002;
     while (1) {
         my $got = $cond->();
@@ -37,7 +41,7 @@ sub wait_for ($cond, $what = 'condition', $seconds = DEADLINE) {
     my $got = until_true($cond, $seconds);
     if (!$got) {
         require Test::More;
-        Test::More::diag("gave up waiting for $what after ${seconds}s");
+        Test::More::diag("gave up waiting for $what after @{[ $seconds * SLOW ]}s");
     }
     return $got;
 }

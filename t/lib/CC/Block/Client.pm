@@ -7,7 +7,7 @@ use v5.36;
 use Errno qw(EAGAIN EINTR);
 use Test::More ();
 use CC::HTTP;
-use CC::Wait qw(now until_true);
+use CC::Wait qw(now until_true SLOW);
 use Test::Nginx::Util qw(parse_time);
 
 # nginx may still be opening its sockets: a refusal is asked again, so long.
@@ -31,7 +31,7 @@ sub exchange ($block, $packets) {
 sub converse ($block, $sock, @packets) {
     local $SIG{PIPE} = 'IGNORE';
     my $name    = $block->name;
-    my $timeout = parse_time($block->get('timeout')) // Test::Nginx::Util::timeout();
+    my $timeout = SLOW * (parse_time($block->get('timeout')) // Test::Nginx::Util::timeout());
     my $middle  = parse_time($block->get('raw_request_middle_delay')) // 0;
     my ($got, $off, $written) = ('', 0, 0);
     my $send_at = now();
@@ -97,7 +97,7 @@ sub drain ($sock, $into) {
 # A stream block without a request talks to its stream servers itself; what
 # they answer is taken for the body of a 200.
 sub stream_exchange ($block, @ports) {
-    my $timeout = parse_time($block->get('timeout')) // Test::Nginx::Util::timeout();
+    my $timeout = SLOW * (parse_time($block->get('timeout')) // Test::Nginx::Util::timeout());
     my $body = '';
     for my $i (1 .. @ports) {
         my $nth = $i == 1 ? '' : $i;

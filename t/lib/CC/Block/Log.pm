@@ -8,7 +8,7 @@ use v5.36;
 use List::Util qw(any);
 use Test::More ();
 use CC::Block::Checks;
-use CC::Wait qw(now nap until_true);
+use CC::Wait qw(now nap until_true SLOW);
 use Test::Nginx::Util ();
 
 my $pos = 0;      # where the last check of error.log ended
@@ -28,12 +28,12 @@ sub settled ($path, $from, $enough = sub ($lines) { 1 }) {
         Test::Nginx::Util::timeout());
     my $quiet = 0;
     my $size  = -1;
-    my $end   = now() + 0.5;
+    my $end   = now() + 0.5 * SLOW;
     while ($quiet < 4 && now() < $end) {
         my $new = -s $path // 0;
         $quiet = $new == $size ? $quiet + 1 : 0;
         $size  = $new;
-        nap(0.004);
+        nap(0.004 * SLOW);
     }
     return lines_from($path, $from);
 }

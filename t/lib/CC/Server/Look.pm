@@ -38,10 +38,7 @@ sub worker_count ($self) {
 # it when they begin to shut down: the title is the state.
 sub worker_pids ($self, $master = $self->master_pid) {
     return if !$master;
-    my @kids = children($master);
-    return grep { title($_) !~ /cache (?:manager|loader)/ } @kids
-        if $ENV{TEST_NGINX_USE_VALGRIND};
-    return grep { title($_) eq 'nginx: worker process' } @kids;
+    return grep { title($_) eq 'nginx: worker process' } children($master);
 }
 
 sub retiring_pids ($self, $master = $self->master_pid) {
