@@ -2,6 +2,7 @@
 use v5.36;
 use Test::More;
 use CC::Console;
+use CC::Wait qw(SLOW);
 use CC::Proc;
 
 my $BALANCE = 'local s = ipc.stats() return s.sent - s.received - s.stranger - s.lost - s.queued';
@@ -315,7 +316,10 @@ sub leaving ($transport) {
     $c->run(0, 'for i = 1, 50 do ngx.timer.at(0, function()
         local reply, err = ipc.call(i % 3, "sleeps", i) ngx.log(ngx.NOTICE, "timer has: ", reply or err) end) end');
     ok $s->quit($PROMPT), 'quit with calls under way';
-    is scalar(() = $s->error_log =~ /timer has: \d+!/g), 50, 'all of which were answered';
+    SKIP: {
+        skip 'who leaves has a moment for what is under way, which is too short here', 1 if SLOW > 1;
+        is scalar(() = $s->error_log =~ /timer has: \d+!/g), 50, 'all of which were answered';
+    }
     $s->log_is_clean;
 
     # -- and where something must be cut off

@@ -3,6 +3,7 @@
 use v5.36;
 use Test::More;
 use CC::Console;
+use CC::Memory;
 use CC::Proc;
 
 my $BALANCE = 'local s = ipc.stats() return s.sent - s.received - s.stranger - s.lost - s.queued';
@@ -169,7 +170,10 @@ sub memory ($transport) {
         $c->run(0, "t.push('$name', 1, 50000)");
         is $c->until(1, 'return t.counted', 65_000), 65_000, "$name: 50000 messages, none lost";
         my @after = $rss->();
-        cmp_ok $after[$_] - $warm[$_], '<', 8 * 1024, "$name: worker $_: memory stays" for 0, 1;
+        SKIP: {
+            skip 'a checker of memory has some of its own', 2 if CC::Memory::on();
+            cmp_ok $after[$_] - $warm[$_], '<', 8 * 1024, "$name: worker $_: memory stays" for 0, 1;
+        }
     }
     ok $c->s->quit(15), 'quits';
     $c->s->log_is_clean;

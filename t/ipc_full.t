@@ -3,7 +3,9 @@
 use v5.36;
 use Test::More;
 use CC::Console;
+use CC::Memory;
 use CC::Proc;
+use CC::Wait qw(SLOW);
 
 my $BALANCE = 'local s = ipc.stats() return s.sent - s.received - s.stranger - s.lost - s.queued';
 
@@ -85,7 +87,7 @@ LUA
 
     # -- a slow handler, a sender that retries, memory
     $c->each('t.rows = {}');
-    $c->run(1, 't.slow = 0.0001');
+    $c->run(1, 't.slow = ' . 0.0001 * SLOW);
     my $pusher = $c->console(0);
     my $send = sub ($n) { "local i, refused = 1, 0
         while i <= $n do
@@ -102,7 +104,10 @@ LUA
     is $c->until(1, 'return #t.rows', 20_000), 20_000, 'fast: nothing is lost';
     is $c->run(1, 'return t.in_order(20000)'), 'true', 'fast: nothing is reordered';
     my @after = map { rss($_) } @pid[0, 1];
-    cmp_ok $after[$_], '<', $before[$_] + 24_000, "memory of worker $_ is bounded" for 0, 1;
+    SKIP: {
+        skip 'a checker of memory has some of its own', 2 if CC::Memory::on();
+        cmp_ok $after[$_], '<', $before[$_] + 24_000, "memory of worker $_ is bounded" for 0, 1;
+    }
     $pusher->close;
 
     # -- oneself

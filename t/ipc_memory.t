@@ -3,6 +3,7 @@
 use v5.36;
 use Test::More;
 use CC::Console;
+use CC::Memory;
 use CC::Proc;
 
 my $c = CC::Console->start(workers => 2, init => <<'LUA');
@@ -38,7 +39,10 @@ $push->('plain', 1, 1, 200_000);
 is $c->until(1, 'return t.plain', 220_000), 220_000, '200000 messages, none lost';
 $c->each('collectgarbage() collectgarbage()');
 my @after = map { rss($_) } 0, 1;
-cmp_ok $after[$_] - $warm[$_], '<', 8 * 1024, "worker $_: memory stays" for 0, 1;
+SKIP: {
+    skip 'a checker of memory has some of its own', 2 if CC::Memory::on();
+    cmp_ok $after[$_] - $warm[$_], '<', 8 * 1024, "worker $_: memory stays" for 0, 1;
+}
 
 $push->('row', 1, 1, 12_000);
 is $c->until(1, 'return t.next', 12_001), 12_001, 'a handler that yields is renewed, too';

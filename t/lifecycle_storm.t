@@ -4,8 +4,9 @@ use v5.36;
 use Test::More;
 use CC::Console;
 use CC::Life qw($NOTES);
+use CC::Memory;
 use CC::Proc;
-use CC::Wait qw(now until_true);
+use CC::Wait qw(now until_true SLOW);
 
 # How often a process gave up the processor by itself: how often it woke, nearly.
 sub switches ($pid) { CC::Proc::slurp("/proc/$pid/status") =~ /^voluntary_ctxt_switches:\s+(\d+)/m ? $1 : 0 }
@@ -35,10 +36,13 @@ subtest 'a storm of reloads' => sub {
     is $c->until($_, 'return t.life.ready()', "true\tnil"), "true\tnil", 'ready' for 0 .. 2;
     my @after = (scalar(keys %{ $s->fds }), pages($s->master_pid));
     # a line to each worker that had not left when the last configuration was loaded may be among them
-    cmp_ok $after[0], '<=', $before[0] + 3, 'no more descriptors in the master than before';
+    cmp_ok $after[0], '<=', $before[0] + 3 * SLOW, 'no more descriptors in the master than before';
     $s->wait_for(sub { keys %{ $s->fds($s->worker_pid(0)) } <= $worker_fds + 1 }, 'few descriptors');
     cmp_ok scalar(keys %{ $s->fds($s->worker_pid(0)) }), '<=', $worker_fds + 1, 'and in a worker, but for this connection';
-    cmp_ok $after[1] - $before[1], '<', 1500, 'the master has not grown by six megabytes: ' . ($after[1] - $before[1]) . ' pages';
+    SKIP: {
+        skip 'a checker of memory has some of its own', 1 if CC::Memory::on();
+        cmp_ok $after[1] - $before[1], '<', 1500, 'the master has not grown by six megabytes: ' . ($after[1] - $before[1]) . ' pages';
+    }
     like $c->run(0, 'return (t.life.holder("job"))'), qr/^\d$/, 'somebody has the key';
     ok $s->quit, 'quits';
     $s->log_is_clean;

@@ -51,14 +51,14 @@ sub directives () { map { "env $_;" } environment() ? qw(LD_PRELOAD ASAN_OPTIONS
 # error, and told once.
 sub collect () {
     return if !$dir || $$ != $owner;
-    state %seen;
+    state (%told, %seen);
     for my $path (glob "$dir/*") {
         my $text = CC::Proc::slurp($path) // next;
-        for my $part (grep { length } split /\n(?:[=-]{2}\d+[=-]{2} *(?:\n|$))+/, $text) {
-            my $of = $part =~ /^--\d+-- / ? '' : $path;
-            next if $seen{ $of . $part =~ s/\d+(?=[=-]{2} )//gr }++ || is_signal($part);
-            $reports++ if $of;
-            Test::More->builder->diag($part);
+        $text =~ s{^--\d+-- (.*)\n}{ $told{$1}++ or Test::More->builder->diag($1); '' }gme;
+        for my $report (grep { length } split /\n?^==\d+== *\n/m, $text) {
+            next if $seen{"$path $report"}++ || is_signal($report);
+            $reports++;
+            Test::More->builder->diag($report);
         }
     }
     return;

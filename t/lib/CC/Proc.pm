@@ -82,7 +82,7 @@ sub title ($pid) {
     my $cmd = slurp("/proc/$pid/cmdline") // return '';
     $cmd =~ s/\0/ /g;
     $cmd =~ s/\s+$//;
-    return $cmd =~ m{^\S*/valgrind} ? title_inside($pid) // $cmd : $cmd;
+    return $cmd =~ m{^(?:\S*/)?valgrind\b} ? title_inside($pid) // $cmd : $cmd;
 }
 
 # Under valgrind a process writes its title into the stack that valgrind has made for it, where the
