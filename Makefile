@@ -14,7 +14,7 @@ help:
 	@echo 'make build       objs/ngx_http_cc_module.so, for the nginx in PATH'
 	@echo 'make install     copy it into the modules folder of that nginx (DESTDIR=DIR for a package)'
 	@echo 'make setup       only install what is missing'
-	@echo 'make check       format, lints, licences, syntax of all files'
+	@echo 'make check       format, lints, licences, syntax of all files, memory'
 	@echo 'make bench       benchmarks side by side with peers (ARGS=--help says more)'
 	@echo 'make fuzz        fuzzing'
 	@echo 'make soak        a long run under faults (ARGS="MINUTES --seed N", ARGS=--help says more)'

@@ -4,6 +4,7 @@ use Test::More;
 use IO::Socket::INET;
 use Time::HiRes qw(time);
 use CC::Server;
+use CC::Wait qw(SLOW);
 
 my $refuser = CC::Server->new(module => 1, http => '');
 my $s = CC::Server->new(module => 1, http => <<'E');
@@ -39,12 +40,12 @@ sub took ($uri) {
 my ($r, $seconds) = took('/?u=fixed');
 is $r->status, 504, 'the read timeout of the directive';
 cmp_ok $seconds, '>=', 0.145, 'not before';
-cmp_ok $seconds, '<', 0.4, 'and before that of the location';
+cmp_ok $seconds, '<', 0.4 * SLOW, 'and before that of the location';
 is $r->header('X-Last'), 'failed 504', 'told';
 
 ($r, $seconds) = took('/?u=varied&r=50ms');
 is $r->status, 504, 'a read timeout of the request';
-cmp_ok $seconds, '<', 0.15, 'is shorter';
+cmp_ok $seconds, '<', 0.15 * SLOW, 'is shorter';
 ($r, $seconds) = took('/?u=varied');
 is $r->status, 504, 'without a value it is the location\'s';
 cmp_ok $seconds, '>=', 0.395, 'and no other request\'s';
@@ -54,7 +55,7 @@ cmp_ok $seconds, '>=', 0.595, 'longer than the location\'s';
 ($r, $seconds) = took('/?u=full');
 is $r->status, 504, 'the connect timeout';
 cmp_ok $seconds, '>=', 0.145, 'not before';
-cmp_ok $seconds, '<', 1, 'in time';
+cmp_ok $seconds, '<', 1 * SLOW, 'in time';
 
 # the kept connections know a location by its conf: one with other timeouts is still the same
 my %seen;

@@ -2,8 +2,8 @@
 use v5.36;
 use Test::More;
 use CC::Console;
-use CC::Wait qw(SLOW);
 use CC::Proc;
+use CC::Wait qw(SLOW);
 
 my $BALANCE = 'local s = ipc.stats() return s.sent - s.received - s.stranger - s.lost - s.queued';
 my $PROMPT = 15;

@@ -301,7 +301,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(60))]
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 60 }))]
 
     /// Sets and deletes in any order, in a region that they fill and break up. A visitor of each
     /// name that only asks for news knows what a map knows.

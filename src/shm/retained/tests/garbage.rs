@@ -27,7 +27,7 @@ fn words() -> impl Strategy<Value = Vec<(usize, u64)>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(80))]
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 80 }))]
 
     #[test]
     fn any_memory_is_used_without_harm(words in words(), fill in prop_oneof![Just(0), any::<u64>()]) {
