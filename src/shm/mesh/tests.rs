@@ -78,7 +78,7 @@ fn who_leaves_is_seen_and_one_settles() {
 /// threads produce.
 #[test]
 fn no_wake_up_is_lost() {
-    let count = if cfg!(miri) { 200 } else { 20_000 };
+    let count = if cfg!(miri) { 200 } else { 20_000u32 };
     let memory = Memory::new(2);
     let mesh = memory.mesh(2);
     mesh.enter(1);
