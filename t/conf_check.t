@@ -22,7 +22,7 @@ for my $name (@confs) {
         my $shared = CC::Proc::slurp($part) =~ s{(?<=cc_secret_file )\S+;}{secret;}r;
         $s->write('conf/shared/' . $part =~ s{.*/}{}r, $shared);
     }
-    $s->write('conf/secret', 's' x 64);
+    chmod 0600, $s->write('conf/secret', 's' x 64);
     my $file = $s->write('conf/nginx.conf', $text);
     my ($code, $output) = $s->nginx('-t', '-c', $file);
     is $code, 0, "$name passes nginx -t" or diag $output;

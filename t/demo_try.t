@@ -31,7 +31,7 @@ for my $name (@NAMES) {
         $text =~ s{(?<=cc_secret_file )\S+objs/demo/secret;}{secret;};
         $node{$name}->write('conf/shared/' . $file =~ s{.*/}{}r, $text);
     }
-    $node{$name}->write('conf/secret', "$secret\n");
+    chmod 0600, $node{$name}->write('conf/secret', "$secret\n");
     $node{$name}->start(moved($conf));
 }
 
