@@ -314,8 +314,13 @@ sub calm ($self) {
     until_true(sub { $self->is_settled }, 10) || $self->lives > 1 || $self->hup($self->{s}{workers});
     until_true(sub { $self->is_settled }, 30)
         or croak "$self->{name}: workers are missing, or do not leave: "
-        . join ', ', map { "$_ " . title($_) } $self->processes;
+        . join ', ', map { "$_ " . title($_) . (title($_) =~ /shutting down/ ? ' with ' . join ' ', held_by($_) : '') } $self->processes;
     return;
+}
+
+# What a worker has open that may keep it: its connections.
+sub held_by ($pid) {
+    return map { "$_->{proto}:$_->{state}:$_->{local}-$_->{remote}" } grep { $_->{state} ne 'LISTEN' && $_->{proto} ne 'unix' } CC::Proc::sockets($pid);
 }
 
 # Takes note of the workers that ended by themselves, where that is our doing: the log names them and
