@@ -318,9 +318,9 @@ end
 
 local _M = {}
 
--- `folder` for the ledgers of this life of the node, `control` the file with its orders.
-function _M.start(folder, control_path, seed)
-    me = book.open(folder, control_path)
+-- In each worker, with the prefix of its nginx.
+function _M.start(prefix, seed)
+    me = book.open(prefix)
     ledger, control = book.ledger, book.control
     seat_key = format(",%d.%d:", me.generation, me.id)
     math.randomseed(seed * 7919 + me.generation * 64 + me.id)

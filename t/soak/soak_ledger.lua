@@ -21,6 +21,8 @@ int soak_open(const char *path, int flags, ...) __asm__("open");
 int soak_truncate(int fd, long length) __asm__("ftruncate");
 void *soak_map(void *at, size_t length, int prot, int flags, int fd, long offset) __asm__("mmap");
 int soak_close(int fd) __asm__("close");
+int soak_mkdir(const char *path, unsigned mode) __asm__("mkdir");
+int soak_parent(void) __asm__("getppid");
 ]]
 
 local ROWS, ALERTS = 4096, 20
@@ -52,10 +54,13 @@ local function map(path, ctype, write)
     return ffi.cast(ffi.typeof("$ *", ffi.typeof(ctype)), at)
 end
 
--- In each worker, once: the ledger of this process in the folder, and the orders at that path.
-function _M.open(folder, control)
+-- In each worker, once, with the prefix of its nginx: the ledger of this process in its master's
+-- folder, and the orders.
+function _M.open(prefix)
+    local folder = prefix .. "/ledgers." .. C.soak_parent()
+    C.soak_mkdir(folder, 493)
     local me = { pid = ngx.worker.pid(), generation = require "ngx.ipc".generation(), id = ngx.worker.id() }
-    _M.control = map(control, "soak_control_t")
+    _M.control = map(prefix .. "/control", "soak_control_t")
     local ledger = map(folder .. "/" .. me.pid, "soak_ledger_t", true)
     ledger.generation, ledger.id = me.generation, me.id
     ledger.pid = me.pid     -- last: without it nobody reads the rest

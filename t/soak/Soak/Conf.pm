@@ -15,7 +15,7 @@ use constant {
 
 my $HERE = abs_path(dirname(__FILE__) . '/..');
 
-# What CC::Server's configure takes, for this life of the node.
+# What CC::Server's configure takes.
 sub pieces ($node) {
     return (main => main($node), http => http($node), stream => stream());
 }
@@ -34,7 +34,6 @@ sub main ($node) {
 }
 
 sub http ($node) {
-    my $folder = $node->life->{folder};
     my $super = @{ $node->{super} // [] } ? "cc_super @{ $node->{super} };" : '';
     my ($refused, $worker) = (REFUSED, WORKER);
     return <<~CONF;
@@ -59,7 +58,7 @@ sub http ($node) {
 
         init_by_lua_block { require "soak_pool" }
         init_worker_by_lua_block {
-            require("soak").start("$folder", "%PREFIX%/control", $node->{seed})
+            require("soak").start("%PREFIX%", $node->{seed})
         }
         server {
             listen 127.0.0.1:%PORT%;

@@ -75,8 +75,6 @@ sub do_long ($w, $node, $) { $w->load->ask($node, 'long') }
 sub do_upgrade ($w, $node, $wrong) {
     $node->tend(1);
     return if !$node->may_spawn;
-    # the old master shall not read what is for the new one; a reload that it refuses takes it 2.5 s
-    until_true(sub { $w->idle; $node->has_reloaded }, 8);
     my $old = $node->upgrade_begins;
     my $busy = sub ($seconds) {
         my $until = now() + $seconds;

@@ -40,14 +40,18 @@ sub lives ($self) { @{ $self->{lives} } }
 sub is_up ($self) { @{ $self->{lives} } > 0 }
 
 sub new_life ($self) {
-    my $folder = $self->{s}->path('ledgers.' . ++$self->{born});
-    mkdir $folder or croak "$folder: $!";
-    push @{ $self->{lives} }, { folder => $folder, want => $self->{s}{workers}, kills => {}, odd => {} };
+    push @{ $self->{lives} }, { want => $self->{s}{workers}, kills => {}, odd => {} };
     $self->configure;
     return;
 }
 
-# The configuration of the life in force, in one go, for a master may be reading it.
+# Its master is there: where its workers have their ledgers is told by that.
+sub has_begun ($self, $master) {
+    @{ $self->life }{qw(master folder)} = ($master, $self->{s}->path("ledgers.$master"));
+    return;
+}
+
+# The configuration, in one go, for a master may be reading it.
 sub configure ($self, %change) {
     my $s = $self->{s};
     $s->configure(Soak::Conf::pieces($self), %change);
@@ -62,7 +66,7 @@ sub start ($self) {
     $self->new_life;
     $self->disk(0);
     $self->{s}->start;
-    $self->life->{master} = $self->{s}->master_pid;
+    $self->has_begun($self->{s}->master_pid);
     return;
 }
 
@@ -145,17 +149,9 @@ sub end_few_files ($self) {
 sub hup ($self, $workers, %change) {
     $self->{s}{workers} = $workers;
     $self->configure(%change);
-    my $life = $self->life;
-    $life->{want} = $workers;
-    $life->{leaving} = { map { $_ => 1 } $self->processes($life) };
-    CORE::kill 'HUP', $life->{master};
+    $self->life->{want} = $workers;
+    CORE::kill 'HUP', $self->life->{master};
     return;
-}
-
-# Whether the master has read the configuration of the last HUP, as far as can be seen.
-sub has_reloaded ($self) {
-    my $leaving = $self->life->{leaving} // {};
-    return !grep { $leaving->{$_} && title($_) eq 'nginx: worker process' } $self->processes($self->life);
 }
 
 # HUP with so many workers; does not wait for anything.
@@ -263,7 +259,7 @@ sub upgrade_begins ($self) {
         pop @{ $self->{lives} };
         croak "$self->{name}: no new master";
     }
-    $self->life->{master} = $new;
+    $self->has_begun($new);
     $self->{s}{sessions}{ CC::Proc::stat_of($new)->{session} } = 1;
     return $old;
 }
