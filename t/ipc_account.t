@@ -58,15 +58,16 @@ for my $transport (qw(ring socket)) {
     ok $c->s->quit, 'quits';
     $c->s->log_is_clean(qr/exited on signal 9/);
 }
+
 # -- what is left unread when a generation ends: by one who was killed and has no successor, and what
-# a killed sender held back. What is in a killed worker's socket nobody can count
+# a killed sender held back
 for my $transport (qw(ring socket)) {
     my $c = CC::Console->start(main => "cc_ipc_transport $transport; cc_ipc_queue 2m; cc_ipc_max_message 1m;",
         workers => 3, init => $handlers);
     my @line = map { $c->console($_) } 0 .. 2;
     $c->s->kill_worker($_, 'STOP') for 1;
-    $line[0]->run('for i = 1, 10 do assert(ipc.send_worker(1, "news", i)) end') if $transport eq 'ring';
-    $line[2]->run('repeat until not ipc.send_worker(1, "news", ("x"):rep(60000))') if $transport eq 'ring';
+    $line[0]->run('for i = 1, 10 do assert(ipc.send_worker(1, "news", i)) end');
+    $line[2]->run('repeat until not ipc.send_worker(1, "news", ("x"):rep(60000))');
     kill 'HUP', $c->s->master_pid;
     $c->s->wait_for(sub { $c->s->worker_pids == 4 }, 'the new workers');
     $_->until('return ngx.worker.exiting()', 'true') for @line[0, 2];
@@ -76,6 +77,35 @@ for my $transport (qw(ring socket)) {
     ok $c->s->wait_for(sub { !$c->s->retiring_pids }, 'the last old worker to leave'), "$transport: the last of a generation leaves";
     is $c->until(0, 'local s = ipc.stats() return s.sent - s.received - s.stranger - s.lost', 0), 0, 'each message is counted';
     is $c->run(0, 'return #ipc.workers()'), 3, 'the table has the living';
+    ok $c->s->quit, 'quits';
+    $c->s->log_is_clean(qr/exited on signal 9/);
+}
+
+# -- a whole generation is killed: those of the next one count what it has not read, from each other
+# and from newer ones. A long message is one, whole or not
+for my $transport (qw(ring socket)) {
+    my $c = CC::Console->start(main => "cc_ipc_transport $transport; cc_ipc_queue 8m; cc_ipc_max_message 1m;",
+        workers => 3, init => $handlers);
+    my @line = map { $c->console($_) } 0 .. 2;
+    my @pid  = map { $_->pid } @line;
+    $c->s->kill_worker(1, 'STOP');
+    $line[0]->run(qq{for i = 1, 10 do assert(ipc.send_worker(1, "news", i)) end
+        for i = 1, 5 do assert(ipc.send($pid[1], "news", i)) end});
+    $line[2]->run('for i = 1, 3 do assert(ipc.send_worker(1, "news", ("x"):rep(1000000))) end');
+    kill 'HUP', $c->s->master_pid;
+    $c->s->wait_for(sub { $c->s->worker_pids == 6 }, 'the new workers');
+    $_->until('return ngx.worker.exiting()', 'true') for @line[0, 2];
+    is $c->until(0, "return ipc.send($pid[1], 'news', 'from a newer one')", 'true'), 'true', "$transport: a newer worker sends, too";
+    my $sent = $c->run(0, 'return ipc.stats().sent');
+    kill 'KILL', @pid;
+    $c->s->wait_for(sub { $c->s->worker_pids == 3 }, 'the deaths');
+    $_->close for @line;
+    is $c->until(0, 'local s = ipc.stats() return s.sent - s.received - s.stranger - s.lost', 0), 0, 'each message is counted';
+    is $c->run(0, 'local s = ipc.stats() return s.lost'), 19, 'as lost';
+    is $c->run(1, "return ipc.send($pid[1], 'news', 'x')"), "nil\tNo worker process with PID $pid[1]", 'nobody is there';
+    # what was held for them is given back: a second reload begins as if there had been none
+    ok $c->reload, 'a reload';
+    is $c->run(0, 'assert(ipc.broadcast("news", "x")) local s = ipc.stats() return s.lost'), 19, 'nothing is counted twice';
     ok $c->s->quit, 'quits';
     $c->s->log_is_clean(qr/exited on signal 9/);
 }

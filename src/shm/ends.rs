@@ -123,14 +123,8 @@ impl<'m, B: Bell> Bells<'m, B> {
 
     /// Takes out what nobody will read: how many messages, which `lost` is told ring by ring. For the
     /// last one of a generation; once.
-    pub fn settle(&self, mut lost: impl FnMut(usize)) -> usize {
-        let workers = self.mesh.workers();
-        if !self.mesh.settle() {
-            return 0;
-        }
-        let pairs = (0..workers).flat_map(|from| (0..workers).map(move |to| (from, to)));
-        let rings = pairs.filter_map(|(from, to)| self.mesh.ring(from, to));
-        rings.map(|ring| unread(ring.consumer())).inspect(|messages| lost(*messages)).sum()
+    pub fn settle(&self, lost: impl FnMut(usize)) -> usize {
+        settle(self.mesh, lost)
     }
 
     /// Whether more than so many workers are awake.
@@ -139,13 +133,24 @@ impl<'m, B: Bell> Bells<'m, B> {
     }
 }
 
+/// Takes out of the rings of a generation what nobody will read: how many messages, which `lost` is
+/// told ring by ring. When all its workers but the caller are gone; only the first call finds any.
+pub fn settle(mesh: Mesh<'_>, mut lost: impl FnMut(usize)) -> usize {
+    if !mesh.settle() {
+        return 0;
+    }
+    let workers = mesh.workers();
+    let pairs = (0..workers).flat_map(|from| (0..workers).map(move |to| (from, to)));
+    let rings = pairs.filter_map(|(from, to)| mesh.ring(from, to));
+    rings.map(|ring| unread(ring.consumer())).inspect(|messages| lost(*messages)).sum()
+}
+
 /// Messages whose last record is there; the others' rest is held by their senders, who count them.
 fn unread(mut ring: Consumer<'_>) -> usize {
     let mut messages = 0;
     while let Some(record) = ring.take() {
-        messages += Header::decode(record).map_or(0, |(header, _, piece)| {
-            usize::from(header.offset as usize + piece.len() == header.total as usize)
-        });
+        messages += Header::decode(record)
+            .map_or(0, |(header, _, piece)| usize::from(header.is_last(piece)));
     }
     messages
 }

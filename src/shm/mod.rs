@@ -24,6 +24,9 @@
 //!   Mail for a process dies with the process; mail for a seat waits for the successor.
 //!   A worker killed between a record and the bell has left a sleeper behind that everybody takes
 //!   for awake: the successor rings for every ring that was ever used.
+//! * **A worker of an older generation is killed**: nobody follows it. The newest workers hold its
+//!   generation's rings and the receiving ends of its lines, read what it has not read, and count it
+//!   as lost: a line's once its worker is dead, the rings' when the whole generation is.
 //! * **The zone changes** (other sizes, other library build) or the binary is upgraded: a new zone
 //!   starts at generation 1, the generations do not see each other, and the log says so.
 //! * **Lives** (`lifecycle`) are rows beside the slots, a journal and counters. A worker writes that

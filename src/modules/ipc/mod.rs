@@ -5,6 +5,7 @@
 
 pub mod actions;
 pub mod api;
+pub mod estate;
 pub mod functions;
 pub mod inquiry;
 pub mod leaving;
@@ -20,9 +21,11 @@ pub mod settings;
 pub mod worker;
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use self::estate::Estate;
 use self::settings::{FIXED, METRICS, PEERS, Settings, Transport};
 use crate::modules::core::{Core, ngx_cc_module};
 use crate::modules::say;
@@ -60,10 +63,12 @@ pub struct Conf {
     lines: Vec<Line>,
     /// One bell per worker, and the memory of their rings; none with the socket transport.
     bells: Vec<OwnedFd>,
-    rings: Option<Mapping>,
+    rings: Option<Arc<Mapping>>,
     tallies: Option<Mapping>,
     /// The send ends of older generations' workers that were alive when this cycle was loaded.
     elders: Vec<(Seat, OwnedFd)>,
+    /// What those would leave behind, and what the dead have left.
+    estates: Vec<Estate>,
 }
 
 impl Conf {
@@ -137,13 +142,14 @@ pub fn init_conf(cycle: Cycle<'_>, conf: &mut Conf) -> ConfResult {
         make_rings(conf, workers)?;
     }
     conf.elders = elders(cycle);
+    conf.estates = estates(cycle);
     Ok(())
 }
 
 fn make_rings(conf: &mut Conf, workers: usize) -> ConfResult {
     let Some(bytes) = Mesh::size(workers) else { return Ok(()) };
     let failed = |errno| format!("mmap({bytes}) for the rings failed: {errno}");
-    conf.rings = Some(Mapping::new(bytes).map_err(failed)?);
+    conf.rings = Some(Arc::new(Mapping::new(bytes).map_err(failed)?));
     conf.tallies = Some(Mapping::new(Tallies::size(workers)).map_err(failed)?);
     for id in 0..workers {
         let failed = |errno| format!("eventfd() for worker {id} failed: {errno}");
@@ -169,6 +175,16 @@ fn elders(cycle: Cycle<'_>) -> Vec<(Seat, OwnedFd)> {
         .collect()
 }
 
+/// What the previous configurations would leave behind.
+fn estates(cycle: Cycle<'_>) -> Vec<Estate> {
+    let Some((old, table)) = old(cycle).and_then(|old| Some((old, old.table()?))) else {
+        return Vec::new();
+    };
+    let own = old.generation.map(|own| Estate::of(own, &old.lines, old.rings.as_ref(), table));
+    let elder = old.estates.iter().map(|estate| estate.handed_on(table));
+    own.into_iter().chain(elder).flatten().collect()
+}
+
 /// Whether a process is a worker that lives.
 pub type Living = Box<dyn Fn(Pid) -> bool + Send>;
 
@@ -185,6 +201,7 @@ pub fn init_module(cycle: Cycle<'_>, conf: &mut Conf) {
         conf.retained().map(Retained::<Living>::init);
         init_nodes(cycle, conf);
         init_peers(cycle, conf);
+        conf.estates.clear();
         if !conf.elders.is_empty() {
             let news = "shared zone is new: old workers and new ones do not see each other";
             cycle.log(Level::Notice, format_args!("cc: {news}"));
@@ -264,6 +281,7 @@ pub fn init_process(cycle: Cycle<'_>, conf: &mut Conf) -> Result<(), String> {
         rings: mesh.map(|mesh| (mesh, bells)),
         tallies,
         elders: std::mem::take(&mut conf.elders),
+        estates: std::mem::take(&mut conf.estates),
         retained,
         metrics: conf.metrics(),
     };

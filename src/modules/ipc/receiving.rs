@@ -401,6 +401,11 @@ impl Worker {
     /// So many messages are lost, whose receivers are gone.
     pub(super) fn lose(&self, messages: usize) {
         self.count(Counter::Lost, messages);
+        self.tell_lost(messages);
+    }
+
+    /// The log is told of them.
+    pub(super) fn tell_lost(&self, messages: usize) {
         if messages > 0 {
             let text = format_args!("ipc: {messages} messages are lost: their receivers are gone");
             say::say_of(Level::Notice, "ipc dropped", "receivers gone", text);
@@ -423,12 +428,19 @@ impl Worker {
             stays
         });
         self.lose(lost);
-        table.bury(self.slot, alive);
+        if own == newest {
+            self.settle_estates();
+            table.bury(self.slot, alive);
+        } else {
+            // newer workers hold the same; they bury whoever left one
+            self.estates.clear();
+        }
         self.mailbox.forget(alive);
         self.greet_elders();
         self.flush();
         let others = self.others.keys().any(|seat| seat.generation != own);
-        if others || self.held > 0 || self.mailbox.is_assembling() {
+        let elders = others || !self.estates.is_empty();
+        if elders || self.held > 0 || self.mailbox.is_assembling() {
             self.keep_house();
         }
     }

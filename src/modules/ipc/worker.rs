@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use parking_lot::Mutex;
 
+use super::estate::Estate;
 use super::mailbox::Mailbox;
 use super::native;
 use super::peer::{Peer, Way};
@@ -53,6 +54,8 @@ pub struct Legacy {
     pub tallies: Option<Tallies<'static>>,
     /// The send ends of older generations' workers.
     pub elders: Vec<(Seat, OwnedFd)>,
+    /// What those leave behind.
+    pub estates: Vec<Estate>,
     /// The retained values of all generations.
     pub retained: Retained<'static, Living>,
     /// Where is counted how long messages take.
@@ -87,6 +90,8 @@ pub struct Worker {
     pub(super) peers: Vec<Peer>,
     /// Workers of other generations.
     pub(super) others: HashMap<Seat, Peer>,
+    /// Of older generations.
+    pub(super) estates: Vec<Estate>,
     /// Messages accepted that are not on their way yet, as told to the table.
     pub(super) held: usize,
     pub(super) receiver: Option<Semaphore>,
@@ -177,6 +182,7 @@ pub fn enter(
         crowded: false,
         peers: legacy.lines.into_iter().enumerate().map(|line| peer(way(line))).collect(),
         others: legacy.elders.into_iter().map(|(seat, fd)| (seat, peer(Way::Line(fd)))).collect(),
+        estates: legacy.estates,
         bells,
         tallies: legacy.tallies,
         held: 0,

@@ -110,6 +110,12 @@ impl Header {
         bytes
     }
 
+    /// Whether `piece` ends the message.
+    #[inline]
+    pub fn is_last(&self, piece: &[u8]) -> bool {
+        self.offset as usize + piece.len() == self.total as usize
+    }
+
     /// Splits a record into header, name and piece.
     #[inline]
     pub fn decode(record: &[u8]) -> Result<(Header, &[u8], &[u8]), FrameError> {

@@ -169,8 +169,7 @@ impl World {
         let (mut messages, to) = (0, usize::from(seat.worker.0));
         let mut look = |record: &[u8]| {
             let (header, _, piece) = Header::decode(record).unwrap();
-            let last = header.offset as usize + piece.len() == header.total as usize;
-            messages += u64::from(header.kind != Kind::Hello && last);
+            messages += u64::from(header.kind != Kind::Hello && header.is_last(piece));
         };
         self.quietly(|| {
             for from in 0..made.mesh.workers() {
@@ -225,6 +224,28 @@ impl World {
             assert!(made.lines[usize::from(process.seat.worker.0)].is_empty());
         }
         self.ledger.nothing_lost(self);
+        self.nothing_forsaken();
+    }
+
+    /// What the dead of older generations have not read was counted by those of newer ones, unless
+    /// one of these was killed in the middle of that.
+    fn nothing_forsaken(&self) {
+        let processes = self.processes.borrow().clone();
+        for made in self.made.borrow().iter() {
+            let generation = made.generation;
+            let mut heirs = processes.iter().filter(|p| p.seat.generation > generation);
+            let watched = heirs.clone().any(|heir| heir.alive.get() && heir.entered.get());
+            let gone = processes.iter().all(|p| p.seat.generation != generation || !p.alive.get());
+            if gone && watched && !heirs.any(|heir| heir.struck.get()) {
+                for worker in (0..made.lines.len() as u16).map(crate::proto::ipc::WorkerId) {
+                    let left = self.waiting_for(Seat { generation, worker });
+                    assert_eq!(
+                        left, 0,
+                        "nobody counts what worker {worker:?} of {generation:?} left"
+                    );
+                }
+            }
+        }
     }
 
     /// The sums: what was sent was received, refused to a stranger, lost, or still waits.

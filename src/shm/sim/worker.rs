@@ -4,14 +4,14 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
-use super::super::ends::{Bells, Reader};
+use super::super::ends::{self, Bells, Reader};
 use super::super::slots::{Counter, SlotId, State, Worker as Entry};
 use super::kernel::{Eventfds, Line};
 use super::peer::{Peer, Way};
 use super::world::{Doing, Made, Process, World, tick};
 use crate::proto::ipc::assemble::{Assembled, Assembler};
 use crate::proto::ipc::frame::{Header, Kind};
-use crate::proto::ipc::{Addressee, Pid, Seat, WorkerId};
+use crate::proto::ipc::{Addressee, Generation, Pid, Seat, WorkerId};
 
 /// ms between two looks for what went unnoticed.
 const HOUSEKEEPING: u64 = 1000;
@@ -154,8 +154,12 @@ impl Worker {
             lost += if stays { 0 } else { peer.outbox.len() as u64 };
             stays
         });
+        let heir = newest == self.me.seat.generation;
+        let elders = heir && self.settle_estates(world);
         self.process.doing.set(Doing::Both(self.held + world.dead_held()));
-        world.table.bury(self.slot, |pid| world.alive(pid));
+        if heir {
+            world.table.bury(self.slot, |pid| world.alive(pid));
+        }
         self.process.doing.set(Doing::Both(self.held + lost));
         self.count(world, Counter::Lost, lost);
         self.assembler.retain(|pid| world.alive(pid));
@@ -163,9 +167,58 @@ impl Worker {
         self.process.doing.set(Doing::Both(lost));
         self.flush(world);
         self.process.doing.set(Doing::Nothing);
-        if !self.others.is_empty() || self.held > 0 || self.assembler.is_busy() {
+        if elders || !self.others.is_empty() || self.held > 0 || self.assembler.is_busy() {
             self.keep_house(world);
         }
+    }
+
+    /// Reads what the dead of older generations have left: see `modules::ipc::estate`. Whether some
+    /// of them live.
+    fn settle_estates(&self, world: &World) -> bool {
+        let mut elders = false;
+        for generation in (1..self.me.seat.generation.0).map(Generation) {
+            let here: Vec<Entry> =
+                world.table.workers().filter(|w| w.seat.generation == generation).collect();
+            let all_gone = !here.iter().any(|w| world.alive(w.pid));
+            // who is born may not have entered yet: nginx has it so for a moment, which this run
+            // makes as long as it likes
+            let born = world.living().iter().any(|process| process.seat.generation == generation);
+            elders |= born;
+            if all_gone && born {
+                continue;
+            }
+            let made = world.made(generation);
+            let lost = |messages: u64| {
+                self.count(world, Counter::Lost, messages);
+                self.process.doing.set(Doing::Nothing);
+            };
+            for (line, id) in made.lines.iter().zip(0..) {
+                let seat = Seat { generation, worker: WorkerId(id) };
+                let dead = here.iter().any(|w| w.seat == seat && !world.alive(w.pid));
+                if all_gone || dead {
+                    line.close();
+                    self.process.doing.set(Doing::Both(1));
+                    while let Some((record, _)) = line.pop() {
+                        let (header, _, piece) = Header::decode(&record).unwrap();
+                        lost((header.kind != Kind::Hello && header.is_last(piece)).into());
+                        self.process.doing.set(Doing::Both(1));
+                    }
+                    self.process.doing.set(Doing::Nothing);
+                }
+            }
+            if all_gone {
+                let seats = (0..made.lines.len() as u16)
+                    .map(|id| Seat { generation, worker: WorkerId(id) });
+                let most = seats.map(|seat| world.waiting_for(seat)).sum();
+                self.process.doing.set(Doing::Both(most));
+                ends::settle(made.mesh, |messages| {
+                    lost(messages as u64);
+                    self.process.doing.set(Doing::Both(most));
+                });
+                self.process.doing.set(Doing::Nothing);
+            }
+        }
+        elders
     }
 
     fn keep_house(&mut self, world: &World) {

@@ -58,7 +58,7 @@ pub(super) struct Process {
     stopped: Cell<bool>,
     running: Cell<bool>,
     /// It was killed in the middle of something.
-    struck: Cell<bool>,
+    pub(super) struck: Cell<bool>,
     pub(super) entered: Cell<bool>,
     pub(super) quits: Cell<Option<u64>>,
     pub(super) doing: Cell<Doing>,
@@ -257,12 +257,15 @@ impl World {
         }
     }
 
-    /// The lines of old generations have no reader but their worker.
+    /// The lines of old generations have no reader but their worker, and whoever of a newer one
+    /// holds them.
     fn close_lines(&self) {
         let newest = self.newest();
+        let living = self.living();
         for made in self.made.borrow().iter().filter(|made| made.generation < newest) {
+            let held = living.iter().any(|process| process.seat.generation > made.generation);
             for (line, seat) in made.lines.iter().zip(&made.seats) {
-                if !self.alive(seat.get()) {
+                if !held && !self.alive(seat.get()) {
                     line.close();
                 }
             }

@@ -56,8 +56,8 @@ sub settle ($self, @rows) {
     my $worker = $self->{worker} = $rows[0];
     my $gap = $self->{gap} = $worker->{sent} - $worker->{received} - $worker->{stranger} - $worker->{lost};
     # A worker killed in the middle of one operation has done half of it: one message each. What a
-    # killed worker without a successor had not read, replies included, may be counted or not: the
-    # last of its generation counts it, if there is one.
+    # killed worker without a successor had not read, replies included, is counted by the workers of
+    # the next configuration, unless one of them is killed in the middle of that.
     my $most = $kills + $ledger->{unread} + $ledger->unanswered + ($self->{life}{native} // 0);
     push @$open, "the counters do not add up: $gap, not within -$kills .. $most" if $gap < -$kills || $gap > $most;
     for my $row (@rows) {

@@ -111,8 +111,8 @@ sub compare ($self, $from, $whom, $kind, $accepted, $holders, $inherits) {
         }
     }
     my $missing = $accepted > $handled ? $accepted - $handled : 0;
-    # what was sent to one who was killed when nobody was to follow it: no process is left that could
-    # read it, so it may be missing in the counters, too
+    # what was sent to one who was killed when nobody was to follow it: whoever counts it may be killed
+    # meanwhile, so it may be missing in the counters, too
     $self->{unread} += $missing if $killed && !$live;
     return if $kind == TO_ALL;
     # who left an old generation is not sent broadcasts, which their sender cannot know
