@@ -71,6 +71,7 @@ sub settle ($self, @rows) {
     # who is killed before it has come to itself, and before the next one looks, is not seen by anybody
     my $certain = keys %{ $self->{life}{kills} };
     my $unborn = grep { !$ledger->{of}{$_} } keys %{ $self->{life}{kills} };
+    $unborn += $self->{life}{leaving} // 0;
     push @$open, "$worker->{crashes} crashes, of $certain killed" . join ', ', '', map({ "$_ $self->{life}{odd}{$_}" } sort keys %{ $self->{life}{odd} }) if $worker->{crashes} > $kills || $worker->{crashes} < $certain - $unborn;
     # what handlers saw is what the counter says; actions and notices are received, too
     my $seen = $ledger->total('handled') + $ledger->total('answered') + $worker->{unhandled} + $worker->{late};

@@ -109,6 +109,8 @@ sub kill ($self, $which) {
 
 sub note_kill ($self, $life, $pid) {
     $life->{kills}{$pid} = $self->{killed}{$pid} = now();
+    # it may have written down that it leaves, and then it has left
+    $life->{leaving}++ if title($pid) =~ /shutting down/;
     # what it was waited for, and waited for itself
     $life->{native} += $self->{casts} ? $self->{casts}->() * $life->{want} : 0;
     return;
