@@ -2,17 +2,22 @@
 
 use super::*;
 
+/// Of a ring; where memory is made word by word, as little as there may be.
+fn ring(workers: usize) -> usize {
+    if cfg!(miri) { RING.0 } else { Mesh::ring_size(workers) }
+}
+
 struct Memory(Vec<Word>);
 
 impl Memory {
     fn new(workers: usize) -> Memory {
-        let words = Mesh::size(workers).unwrap() / 8 + 16;
+        let words = Mesh::size_with(workers, ring(workers)) / 8 + 16;
         Memory((0..words).map(|_| Word::new(0)).collect())
     }
 
     fn mesh(&self, workers: usize) -> Mesh<'_> {
         let skip = self.0.as_ptr().cast::<u8>().align_offset(128) / 8;
-        Mesh::new(&self.0[skip..], workers).unwrap()
+        Mesh::with_rings(&self.0[skip..], workers, ring(workers)).unwrap()
     }
 }
 
