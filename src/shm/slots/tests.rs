@@ -114,6 +114,7 @@ fn the_dead_of_older_generations_are_buried_with_what_they_held() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "a look at each seat for each seat")]
 fn a_full_table_of_living_workers_refuses() {
     let zone = Zone::new();
     let table = zone.table();
