@@ -124,7 +124,7 @@ impl<'m, B: Bell> Bells<'m, B> {
     /// Takes out what nobody will read: how many messages, which `lost` is told ring by ring. For the
     /// last one of a generation; once.
     pub fn settle(&self, lost: impl FnMut(usize)) -> usize {
-        settle(self.mesh, lost)
+        settle(self.mesh, lost).unwrap_or_default()
     }
 
     /// Whether more than so many workers are awake.
@@ -134,15 +134,16 @@ impl<'m, B: Bell> Bells<'m, B> {
 }
 
 /// Takes out of the rings of a generation what nobody will read: how many messages, which `lost` is
-/// told ring by ring. When all its workers but the caller are gone; only the first call finds any.
-pub fn settle(mesh: Mesh<'_>, mut lost: impl FnMut(usize)) -> usize {
+/// told ring by ring. When all its workers but the caller are gone. None for all but the first to
+/// call: that one may still be at it.
+pub fn settle(mesh: Mesh<'_>, mut lost: impl FnMut(usize)) -> Option<usize> {
     if !mesh.settle() {
-        return 0;
+        return None;
     }
     let workers = mesh.workers();
     let pairs = (0..workers).flat_map(|from| (0..workers).map(move |to| (from, to)));
     let rings = pairs.filter_map(|(from, to)| mesh.ring(from, to));
-    rings.map(|ring| unread(ring.consumer())).inspect(|messages| lost(*messages)).sum()
+    Some(rings.map(|ring| unread(ring.consumer())).inspect(|messages| lost(*messages)).sum())
 }
 
 /// Messages whose last record is there; the others' rest is held by their senders, who count them.

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use super::call::{Draft, Place};
 use super::channel::Channel;
 use super::hub::{Asker, Way, Whom};
-use super::jobs::{Asked, Pattern};
+use super::jobs::{Asked, Owed, Pattern};
 use super::location::Timeouts;
 use super::proof::{Caller, Hop};
 use super::remote::Ask;
@@ -16,6 +16,7 @@ use super::{builtin, jobs, proof, workers};
 use crate::ngx::client;
 use crate::ngx::lua::{Address, Text, exported, with_request};
 use crate::ngx::request::Request;
+use crate::ngx::respond::Response;
 use crate::proto::cluster::allow::learned;
 use crate::proto::cluster::builtin::BuiltIn;
 use crate::proto::cluster::headers::{Road, check_method, is_own};
@@ -211,15 +212,15 @@ exported! {
         let (action, channel) = (BuiltIn::named(action.bytes(action_len)), Channel::named(channel.bytes(channel_len)));
         let (Some(action), Some(channel)) = (action, channel) else { return UNKNOWN };
         let Some(index) = jobs::place(job) else { return FULL };
-        let begun = with_request(request, |request| {
-            let body = request.body()?;
-            builtin::run(request, &channel, channel.own_timeouts(), action, body, move |response| {
-                jobs::settle(job, index, response.into());
-            });
-            Some(())
-        });
-        if begun.flatten().is_none() {
-            jobs::settle(job, index, jobs::Outcome::Failed(500, "the request's body cannot be read".into()));
+        let owed = Owed::new(job, index);
+        match with_request(request, |request| request.body()).flatten() {
+            Some(body) => {
+                with_request(request, |request| {
+                    let done = move |response: Response| owed.settle(response.into());
+                    builtin::run(request, &channel, channel.own_timeouts(), action, body, done);
+                });
+            }
+            None => owed.settle(jobs::Outcome::Failed(500, "the request's body cannot be read".into())),
         }
         index as i32
     }
@@ -231,10 +232,10 @@ exported! {
         let Some(index) = jobs::place(job) else { return FULL };
         let way = with_request(request, |request| Some(Way::of(request, request.body()?, channel.own_timeouts())));
         match way.flatten() {
-            Some(Ok(way)) => way.go(
-                Asker::Other(Box::new(move |response| jobs::settle(job, index, response.into()))),
-                Whom::Router,
-            ),
+            Some(Ok(way)) => {
+                let owed = Owed::new(job, index);
+                way.go(Asker::Other(Box::new(move |response| owed.settle(response.into()))), Whom::Router);
+            }
             Some(Err(response)) => jobs::settle(job, index, response.into()),
             None => jobs::settle(job, index, jobs::Outcome::Failed(500, "the request's body cannot be read".into())),
         }

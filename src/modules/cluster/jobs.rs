@@ -130,6 +130,31 @@ pub fn begin(semaphore: Semaphore) -> Option<u32> {
     })
 }
 
+/// An outcome that a job waits for. Dropped without one it has failed: who was to tell it is no more,
+/// and a light thread that waits would keep a leaving worker for ever.
+pub struct Owed {
+    job: u32,
+    index: usize,
+}
+
+impl Owed {
+    /// What `place` has made room for.
+    pub fn new(job: u32, index: usize) -> Owed {
+        Owed { job, index }
+    }
+
+    /// Settles it.
+    pub fn settle(self, outcome: Outcome) {
+        settle(self.job, self.index, outcome);
+    }
+}
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        settle(self.job, self.index, Outcome::Failed(503, "the worker leaves".into()));
+    }
+}
+
 /// Room for one more outcome; its index. None when there are too many, or no such job.
 pub fn place(job: u32) -> Option<usize> {
     with(job, |job| {

@@ -59,8 +59,9 @@ pub fn init_process() {
 
 /// The worker leaves: calls under way are dropped while everything is still there.
 pub fn exit_process() {
-    driver::stop();
+    // first, or what the driver holds would settle them, and post semaphores of a VM that ends
     jobs::clear();
+    driver::stop();
 }
 
 /// After http{} was read.

@@ -85,10 +85,12 @@ impl Estate {
             return true;
         }
         if let Some((memory, workers)) = self.rings.take() {
-            if let Some(mesh) = Mesh::new(memory.words(), workers) {
-                ends::settle(mesh, lost);
+            let settled =
+                Mesh::new(memory.words(), workers).and_then(|mesh| ends::settle(mesh, lost));
+            // whoever else reads does it until then
+            if settled.is_some() {
+                memory.release();
             }
-            memory.release();
         }
         false
     }
