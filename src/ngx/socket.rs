@@ -111,10 +111,23 @@ pub fn alive(pid: u32) -> bool {
 
 /// Whether it does anything yet: a zombie does not.
 pub fn runs(pid: u32) -> bool {
-    let stat = std::fs::read(format!("/proc/{pid}/stat"));
-    // the state comes behind the name, which may hold any byte
-    let state = |stat: Vec<u8>| stat.rsplit(|byte| *byte == b')').next()?.get(1).copied();
-    alive(pid) && stat.ok().and_then(state).is_none_or(|state| state != b'Z' && state != b'X')
+    alive(pid) && stat(pid).is_none_or(|(state, _)| !matches!(state, b'Z' | b'X'))
+}
+
+/// The same, of another child of this one's parent.
+pub fn is_sibling(pid: u32) -> bool {
+    let parent = unistd::getppid().as_raw();
+    let runs = |(state, of)| !matches!(state, b'Z' | b'X') && of == parent;
+    alive(pid) && pid != std::process::id() && stat(pid).is_none_or(runs)
+}
+
+/// What the kernel tells of a process: its state, its parent. None where it tells nothing.
+fn stat(pid: u32) -> Option<(u8, i32)> {
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // behind the name, which may hold any byte
+    let mut fields = stat.rsplit(|byte| *byte == b')').next()?.split(|byte| *byte == b' ').skip(1);
+    let state = *fields.next()?.first()?;
+    Some((state, std::str::from_utf8(fields.next()?).ok()?.parse().ok()?))
 }
 
 /// The end's descriptor for an event loop.

@@ -15,7 +15,7 @@ const STREAK: usize = 64;
 /// others' records in between.
 const PIECE: usize = 256 << 10;
 
-/// Records taken from all rings while awake, before the one that they come from is polled.
+/// Records taken from one ring while awake and nothing else came, before it is polled.
 const BUSY: u32 = if cfg!(test) { 8 } else { 1024 };
 
 /// Wakes the workers of a generation.
@@ -207,9 +207,11 @@ pub struct Reader<'m, B> {
     streak: usize,
     /// This process takes part in barriers.
     ordered: bool,
-    /// Records taken.
+    /// The ring that records come from,
+    busy: usize,
+    /// how many have since another one's last,
     taken: u32,
-    /// How often the worker had slept when it was last looked at whether rings should be polled.
+    /// and how often the worker had slept before them.
     naps: u32,
 }
 
@@ -231,8 +233,9 @@ impl<'m, B: Bell> Reader<'m, B> {
             }
         }
         let ordered = bells.bell.takes_part();
-        let (later, current, streak, taken, naps) = (0, usize::MAX, 0, 0, 0);
-        Reader { bells, consumers, bits, later, current, streak, ordered, taken, naps }
+        let (current, busy) = (usize::MAX, usize::MAX);
+        let (later, streak, taken, naps) = (0, 0, 0, 0);
+        Reader { bells, consumers, bits, later, current, streak, ordered, busy, taken, naps }
     }
 
     /// Looks into all rings: whether there is a record that no bell has told of, for its sender was
@@ -282,6 +285,10 @@ impl<'m, B: Bell> Reader<'m, B> {
     #[inline]
     pub fn record(&mut self) -> Option<&[u8]> {
         self.streak += 1;
+        if self.current != self.busy {
+            (self.busy, self.taken) = (self.current, 0);
+            self.naps = self.bells.mesh.naps(self.bells.me);
+        }
         self.taken = self.taken.wrapping_add(1);
         if self.taken % BUSY == 0 && self.ordered {
             self.poll_current();
@@ -295,9 +302,9 @@ impl<'m, B: Bell> Reader<'m, B> {
         self.consumers.get_mut(self.current)?.as_mut()?.take()
     }
 
-    /// Looks into this ring without being told, if there was so much to do that the worker has not
-    /// slept for a while: that spares both sides the bell for each record, and costs a barrier
-    /// before the next sleep.
+    /// Looks into this ring without being told, if it alone has kept the worker from sleeping for a
+    /// while: that spares both sides the bell for each record, and costs a look each time, and a
+    /// barrier before the next sleep.
     #[cold]
     fn poll_current(&mut self) {
         let naps = self.bells.mesh.naps(self.bells.me);

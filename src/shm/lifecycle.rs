@@ -199,7 +199,7 @@ impl Life {
     }
 }
 
-impl<A: Fn(Pid) -> bool> Handle<'_, A> {
+impl<'m, A: Fn(Pid) -> bool> Handle<'m, A> {
     /// A configuration is in force: counts and records it.
     pub fn loaded(&self, why: Why, generation: Generation, time: u64) -> Result<(), Busy> {
         self.locked(|| {
@@ -226,27 +226,27 @@ impl<A: Fn(Pid) -> bool> Handle<'_, A> {
                 self.crashed(slot, last, status(last.pid), time);
             }
             // a slot that was given back is not always the one that a successor gets
-            let mut before: Vec<_> = self
-                .life
-                .rows
-                .iter()
-                .filter(|r| r.member().is_some_and(|m| m.seat == seat))
-                .collect();
+            let others =
+                self.life.rows.iter().filter(|r| r.member().is_some_and(|m| m.seat == seat));
+            // who had to give way has a slot of its own, and is still about to leave
+            let stays = |r: &&Row| {
+                let lives = |m: Member| m.phase.runs() && (self.alive)(m.pid);
+                !std::ptr::eq(*r, row) && r.member().is_some_and(lives)
+            };
+            let (elders, mut before): (Vec<_>, Vec<_>) = others.partition(stays);
+            let elder = elders.first().and_then(|row| row.member());
             before.sort_by_key(|row| row.since.load(Ordering::Relaxed));
             let last = before.last().and_then(|row| Some((row.member()?, row.status())));
             let deaths = before.last().map_or(0, |row| row.deaths.load(Ordering::Relaxed));
-            let why = lifecycle::entered(last.map(|(last, _)| last.phase), self.life.load());
+            let phase = elder.map(|_| Phase::Left).or(last.map(|(last, _)| last.phase));
+            let why = lifecycle::entered(phase, self.life.load());
             let ended = last.and_then(|(last, known)| known.or_else(|| status(last.pid)));
             let hello = before.last().is_some_and(|row| {
                 Said::of(row.said.load(Ordering::Relaxed)).hello && why == Why::Respawn
             });
             let said = Said { predecessor: hello, ..Said::default() };
-            for old in before.into_iter().filter(|old| !std::ptr::eq(*old, row)) {
-                // whoever was in this slot is remembered where this seat's last one was
-                old.keep(row);
-                row.who.store(0, Ordering::Release); // pairs with Row::member()
-            }
-            let predecessor = last.map(|(last, _)| last.pid);
+            self.displace(row, seat, before);
+            let predecessor = elder.or(last.map(|(last, _)| last)).map(|last| last.pid);
             row.begin(why, predecessor, ended, deaths, said, time);
             let member = Member { pid: self.me, seat, phase: Phase::Starting };
             let event = Event {
@@ -266,6 +266,20 @@ impl<A: Fn(Pid) -> bool> Handle<'_, A> {
             );
             Some(Entry { why, predecessor, status: event.status })
         })
+    }
+
+    /// A worker comes into this row: whoever was in it is remembered where those who were `before` in
+    /// this one's seat are, else, if a successor may come, where nobody was. Lock held.
+    fn displace(&self, row: &Row, seat: Seat, mut before: Vec<&'m Row>) {
+        before.retain(|old| !std::ptr::eq(*old, row));
+        let is_awaited = |m: Member| m.seat != seat && m.seat.generation == seat.generation;
+        if before.is_empty() && row.member().is_some_and(is_awaited) {
+            before.extend(self.life.rows.iter().rev().find(|row| row.member().is_none()));
+        }
+        for old in before {
+            old.keep(row);
+            row.who.store(0, Ordering::Release); // pairs with Row::member()
+        }
     }
 
     /// This process leaves its seat in good order.

@@ -10,8 +10,10 @@ use loom::sync::Arc;
 use loom::sync::atomic::fence;
 use loom::thread;
 
+use super::casts::Casts;
 use super::mesh::model::Memory;
 use super::slots::{Counter, SlotId, State, Table, Worker};
+use crate::proto::cluster::cast::CastId;
 use crate::proto::ipc::{Generation, Pid, Seat, WorkerId};
 
 /// Bytes of a ring: records of up to 24 bytes, two of them at a time.
@@ -274,5 +276,20 @@ fn loom_slots_are_claimed_once() {
         assert_eq!(table.worker(slots[0]), Some(entry(2)));
         assert_eq!(table.worker(slots[1]), Some(entry(3)));
         assert_eq!((table.total(Counter::Lost), table.total(Counter::Sent)), (2, 5));
+    });
+}
+
+#[test]
+fn loom_casts_of_two_routers_that_note_one_cast_one_may_run_it() {
+    // behind one that either has filled a cell, and before one that takes the next
+    let id = |n: u8| CastId([n; 16]);
+    model(3, move || {
+        let casts = Arc::new(Casts::new());
+        let shared = casts.clone();
+        let other = thread::spawn(move || (shared.note(id(1)), shared.note(id(2))));
+        let mine = (casts.note(id(3)), casts.note(id(2)));
+        let theirs = other.join().unwrap();
+        assert!(mine.0 && theirs.0);
+        assert!(mine.1 != theirs.1);
     });
 }

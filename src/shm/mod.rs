@@ -48,6 +48,7 @@
 #![allow(unsafe_code)]
 
 mod atomic;
+pub mod casts;
 pub mod ends;
 pub mod failures;
 pub mod lifecycle;

@@ -9,11 +9,11 @@ use crate::proto::ipc::{Generation, Pid, Seat, WORKERS_MAX, WorkerId};
 pub const SLOTS: usize = if cfg!(loom) { 2 } else { WORKERS_MAX };
 
 /// Changes with every change of the layout below.
-const LAYOUT: u32 = 4;
+const LAYOUT: u32 = 5;
 const MAGIC: u32 = 0x6e67_6363;
 
-/// What a worker is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a worker is doing; none goes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
     /// Its init hooks run; messages wait for it.
     Starting = 0,
@@ -23,6 +23,15 @@ pub enum State {
     Retiring,
     /// Nothing is left that keeps it: it takes what was sent before this, and no more.
     Closed,
+    /// Another process has its seat: it neither takes nor sends anything.
+    Ousted,
+}
+
+impl State {
+    /// Whether messages are sent to it; what it waits for itself it still gets when it has closed.
+    pub fn is_open(self) -> bool {
+        self < State::Closed
+    }
 }
 
 /// What is counted, in messages.
@@ -85,6 +94,7 @@ impl Worker {
             State::Live => 2,
             State::Retiring => 3,
             State::Closed => 4,
+            State::Ousted => 5,
         };
         let generation = u64::from(self.seat.generation.0) & mask(GENERATION_BITS);
         let worker = u64::from(self.seat.worker.0) & mask(WORKER_BITS);
@@ -101,6 +111,7 @@ impl Worker {
             2 => State::Live,
             3 => State::Retiring,
             4 => State::Closed,
+            5 => State::Ousted,
             _ => return None,
         };
         Some(Worker {
@@ -129,6 +140,8 @@ struct Slot {
     held: AtomicU64,
     /// What the counters were when the owner came.
     before: [AtomicU64; COUNTERS],
+    /// Not 0: another process wants the owner's seat.
+    wanted: AtomicU32,
 }
 
 // SAFETY: atomics only, repr(C).
@@ -197,13 +210,35 @@ impl Table {
     /// every slot belongs to a living process.
     pub fn claim(&self, pid: Pid, seat: Seat, alive: impl Fn(Pid) -> bool) -> Option<SlotId> {
         let mine = Worker { pid, seat, state: State::Starting }.pack();
-        // One process at a time runs in a seat, so another one's word there is a dead one's, even
-        // where its process id lives again in a stranger.
-        let predecessor = |w: &Worker| w.seat == seat;
-        let dead = |w: &Worker| !alive(w.pid);
-        self.take(mine, |word| Worker::unpack(word).as_ref().is_some_and(predecessor))
-            .or_else(|| self.take(mine, |word| word == 0))
-            .or_else(|| self.take(mine, |word| Worker::unpack(word).as_ref().is_none_or(dead)))
+        // One process at a time runs in a seat, so the word there of one that was not asked to give
+        // way is a dead one's, even where its process id lives again in a stranger.
+        let predecessor = |slot: &Slot, w: Worker| {
+            w.seat == seat && (slot.wanted.load(Ordering::Relaxed) == 0 || !alive(w.pid))
+        };
+        self.take(mine, |slot, word| Worker::unpack(word).is_some_and(|w| predecessor(slot, w)))
+            .or_else(|| self.take(mine, |_, word| word == 0))
+            .or_else(|| {
+                self.take(mine, |_, word| Worker::unpack(word).is_none_or(|w| !alive(w.pid)))
+            })
+    }
+
+    /// Asks the living process in a seat, which this one is about to claim, to give way; who it is.
+    /// It keeps its slot, and has done so once it is [`State::Ousted`] or has left.
+    pub fn oust(&self, seat: Seat, alive: impl Fn(Pid) -> bool) -> Option<(SlotId, Pid)> {
+        (0..).map(SlotId).zip(&self.slots).find_map(|(id, slot)| {
+            let owner = Worker::unpack(slot.identity.load(Ordering::Acquire))?; // as in workers()
+            let stays = owner.seat == seat && owner.state != State::Ousted && alive(owner.pid);
+            stays.then(|| {
+                slot.wanted.store(1, Ordering::Release); // pairs with is_wanted()
+                (id, owner.pid)
+            })
+        })
+    }
+
+    /// Whether the owner of a slot is to give way.
+    pub fn is_wanted(&self, slot: SlotId) -> bool {
+        let slot = self.slots.get(usize::from(slot.0));
+        slot.is_some_and(|slot| slot.wanted.load(Ordering::Acquire) != 0) // pairs with oust()
     }
 
     /// Says how many messages would be lost with the owner of a slot.
@@ -213,15 +248,16 @@ impl Table {
         }
     }
 
-    fn take(&self, mine: u64, free: impl Fn(u64) -> bool) -> Option<SlotId> {
+    fn take(&self, mine: u64, free: impl Fn(&Slot, u64) -> bool) -> Option<SlotId> {
         self.slots.iter().zip(0..).find_map(|(slot, id)| {
             let word = slot.identity.load(Ordering::Acquire); // pairs with the CAS below
-            let taken = free(word)
+            let taken = free(slot, word)
                 && slot
                     .identity
                     .compare_exchange(word, mine, Ordering::AcqRel, Ordering::Relaxed)
                     .is_ok();
             if taken {
+                slot.wanted.store(0, Ordering::Relaxed);
                 let lost = slot.held.swap(0, Ordering::Relaxed); // the predecessor is dead
                 self.count(SlotId(id), Counter::Lost, lost);
                 for (before, counter) in slot.before.iter().zip(&slot.counters) {
@@ -356,6 +392,7 @@ impl Table {
             counters: std::array::from_fn(|_| AtomicU64::new(0)),
             held: AtomicU64::new(0),
             before: std::array::from_fn(|_| AtomicU64::new(0)),
+            wanted: AtomicU32::new(0),
         };
         Table {
             magic: AtomicU32::new(MAGIC),

@@ -1,7 +1,5 @@
 //! `cc_cast`: one call to several, and what they answer in one JSON.
 
-use std::cell::RefCell;
-
 use http::HeaderValue;
 
 use super::casting::{JSON, Plan, under_way};
@@ -9,20 +7,19 @@ use super::channel::Channel;
 use super::location::{Location, Serves};
 use super::proof::Hop;
 use super::{invoke, node, nodes, proof, refuse, workers};
+use crate::modules::core::Core;
 use crate::modules::http::Http;
 use crate::ngx::content::{ContentHandler, Outcome};
+use crate::ngx::cycle;
+use crate::ngx::module::core_conf;
 use crate::ngx::request::Request;
 use crate::ngx::respond::Response;
 use crate::proto::cluster::builtin::BuiltIn;
-use crate::proto::cluster::cast::{CASTS_MAX, Direction, Here, Passage, Seen, Target, targets};
+use crate::proto::cluster::cast::{CASTS_MAX, Direction, Here, Passage, Target, targets};
 use crate::proto::cluster::gather::{ALREADY, already};
 use crate::proto::cluster::query;
 use crate::proto::ipc::WorkerId;
-
-thread_local! {
-    /// Casts from above that ran in this node, as its router knows them.
-    static SEEN: RefCell<Seen> = RefCell::default();
-}
+use crate::shm::casts::Casts;
 
 /// The content handler.
 pub struct Cast;
@@ -62,12 +59,17 @@ pub fn passes(
     let header = request.header("CC-Cast").unwrap_or_default();
     match Passage::parse(header) {
         Err(why) => request.respond(refuse::refused(request, "cast", 400, &why.to_string())),
-        Ok(passage) if !SEEN.with_borrow_mut(|seen| seen.note(passage.id)) => {
+        Ok(passage) if casts().is_some_and(|casts| !casts.note(passage.id)) => {
             let json = already(&channel.name, Direction::Tree);
             request.respond(Response::of(ALREADY, JSON, json))
         }
         Ok(passage) => begin(request, location, channel, Direction::Tree, Some(passage)),
     }
+}
+
+/// Those that ran in this node.
+fn casts() -> Option<&'static Casts> {
+    core_conf::<Core>(cycle::current()?)?.ipc.casts()
 }
 
 fn begin(

@@ -1,5 +1,7 @@
 //! What the log is told of the tree of nodes.
 
+use std::fmt::Arguments;
+
 use crate::modules::say::say_of;
 use crate::ngx::log::{self, Level};
 use crate::proto::cluster::membership::message::Reason;
@@ -19,12 +21,12 @@ pub fn gone(name: &str, address: &str, why: Gone) {
 
 /// The zone does not have what it should.
 pub fn unwritten(name: &str, why: WriteError) {
-    say_of(Level::Warn, "node table", &why.to_string(), format_args!("channel \"{name}\": {why}"));
+    tell(Level::Warn, "node table", name, format_args!("{why}"));
 }
 
 /// A node that was called gave no answer that counts.
 pub fn unanswered(name: &str, why: &str) {
-    say_of(Level::Warn, "heartbeat", why, format_args!("channel \"{name}\": node {why}"));
+    tell(Level::Warn, "heartbeat", name, format_args!("node {why}"));
 }
 
 /// What membership has to say.
@@ -43,5 +45,11 @@ pub fn note(name: &str, note: &Note) {
             (Level::Warn, format!("{address} refuses this node: {reason}"))
         }
     };
-    say_of(level, "membership", &text, format_args!("channel \"{name}\": {text}"));
+    tell(level, "membership", name, format_args!("{text}"));
+}
+
+/// What is said of one channel does not silence what is said of another.
+fn tell(level: Level, kind: &'static str, name: &str, text: Arguments<'_>) {
+    let text = format!("channel \"{name}\": {text}");
+    say_of(level, kind, &text, format_args!("{text}"));
 }

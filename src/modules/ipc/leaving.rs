@@ -2,11 +2,11 @@
 
 use super::alive;
 use super::mailbox::{Next, Place};
-use super::peer::Peer;
-use super::worker::{LINGER, Worker};
+use super::peer::{Peer, Way};
+use super::worker::{Events, LINGER, Worker};
 use crate::ngx::{cycle, socket};
 use crate::proto::ipc::{Seat, WorkerId};
-use crate::shm::slots::{Counter, Worker as Entry};
+use crate::shm::slots::{Counter, State, Worker as Entry};
 
 /// Between looks of a worker that has left the event loop, in ms.
 const PARTING: u16 = 10;
@@ -35,11 +35,31 @@ impl Worker {
         lost + held
     }
 
+    /// Another process is in this seat. Two cannot read the same rings, nor write to them: from now
+    /// on this one talks to itself alone.
+    #[cold]
+    pub(super) fn give_way(&mut self) {
+        self.flush();
+        self.lose(self.all_peers().map(Peer::waiting).sum());
+        self.mailbox.cut();
+        if let Some(Events { watches: [_line, bell], .. }) = &mut self.events {
+            // nginx tells who watches that the worker is to leave, so the line is still watched,
+            // though not read
+            *bell = None;
+        }
+        let queue = self.limits.queue;
+        self.peers.iter_mut().for_each(|peer| *peer = Peer::new(Way::Gone, queue));
+        (self.others, self.estates) = Default::default();
+        (self.bells, self.tallies) = (None, None);
+        self.recount();
+        self.say(State::Ousted);
+    }
+
     /// Where nobody takes this seat over: nothing more comes in, and the last one of the generation
     /// accounts for what those who were killed have not read. How many messages were lost.
     fn settle(&mut self) -> usize {
         let own = self.me.seat.generation;
-        if self.table.current().0 <= own {
+        if self.table.current().0 <= own || self.me.state == State::Ousted {
             return 0;
         }
         // what a sender puts in from now on it is told, or it is in front of the last look

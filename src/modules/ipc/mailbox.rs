@@ -117,6 +117,8 @@ pub struct Mailbox {
     rings: Option<Reader>,
     line: OwnedFd,
     line_ready: bool,
+    /// Nothing comes from others any more.
+    is_cut: bool,
     record: Box<[u8]>,
     assembler: Assembler,
     notes: VecDeque<Note>,
@@ -143,6 +145,7 @@ impl Mailbox {
             rings,
             line,
             line_ready: true,
+            is_cut: false,
             record: vec![0; RECORD].into(),
             assembler: Assembler::new(max),
             notes: VecDeque::new(),
@@ -164,7 +167,12 @@ impl Mailbox {
 
     /// Something can be read from the line.
     pub fn line_is_ready(&mut self) {
-        self.line_ready = true;
+        self.line_ready = !self.is_cut;
+    }
+
+    /// Rings and line belong to somebody else now; what was taken in stays.
+    pub fn cut(&mut self) {
+        (self.is_cut, self.line_ready, self.rings) = (true, false, None);
     }
 
     /// A new turn of the event loop has begun.

@@ -26,7 +26,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use self::estate::Estate;
-use self::settings::{FIXED, METRICS, PEERS, Settings, Transport};
+use self::settings::{CASTS, FIXED, METRICS, PEERS, Settings, Transport};
 use crate::modules::core::{Core, ngx_cc_module};
 use crate::modules::say;
 use crate::ngx::conf::ConfResult;
@@ -38,6 +38,7 @@ use crate::ngx::socket::{self, Line};
 use crate::ngx::zone::{self, Zone};
 use crate::proto::ipc::{Generation, Pid, Seat, WorkerId};
 use crate::shm;
+use crate::shm::casts::Casts;
 use crate::shm::failures::Failures;
 use crate::shm::lifecycle::Life;
 use crate::shm::mesh::Mesh;
@@ -95,6 +96,11 @@ impl Conf {
     /// Behind that.
     pub fn metrics(&self) -> Option<&'static Metrics> {
         shm::at(self.zone.memory()?.get(METRICS / 8..)?)
+    }
+
+    /// Behind that.
+    pub fn casts(&self) -> Option<&'static Casts> {
+        shm::at(self.zone.memory()?.get(CASTS / 8..)?)
     }
 
     fn peers_memory(&self) -> Option<&'static [AtomicU64]> {

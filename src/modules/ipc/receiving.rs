@@ -265,7 +265,7 @@ impl Worker {
             // where what came last has begun something after all, the worker remains closed: others
             // have passed it by, and answers still find it
             events.retiring.after(RETIRING, false);
-        } else if self.me.state != State::Closed {
+        } else if self.me.state.is_open() {
             // who has looked before this may still be about to send
             events.retiring.after(CLOSING, false);
             self.say(State::Closed);
@@ -298,6 +298,9 @@ impl Worker {
     }
 
     fn wake(&mut self) {
+        if self.me.state != State::Ousted && self.table.is_wanted(self.slot) {
+            self.give_way();
+        }
         self.mailbox.new_turn();
         self.looks = LOOKS_A_TURN;
         self.crowded = self.bells.as_ref().is_some_and(|bells| bells.is_crowded(cycle::cores()));

@@ -89,7 +89,8 @@ impl Worker {
                 slot
             }
         };
-        let takes = |w: &Entry| w.pid == pid && (answer || w.state != State::Closed);
+        let takes =
+            |w: &Entry| w.pid == pid && (w.state.is_open() || answer && w.state == State::Closed);
         let entry = self.table.worker(slot).filter(takes);
         entry.map(|w| w.seat).ok_or(Unsent::Nobody)
     }
@@ -219,7 +220,8 @@ impl Worker {
             Occupied(peer) => Some(peer.into_mut()),
             // a newer worker will say hello; an elder that we were not born with cannot be reached
             Vacant(room) => {
-                (seat.generation > own).then(|| room.insert(Peer::new(Way::Unknown, queue)))
+                let is_awaited = seat.generation > own && self.me.state != State::Ousted;
+                is_awaited.then(|| room.insert(Peer::new(Way::Unknown, queue)))
             }
         }
     }
@@ -264,7 +266,7 @@ impl Worker {
     pub(super) fn linger(&mut self) {
         let waiting = self.held > self.mailbox.notes().0 + self.aside;
         match &mut self.events {
-            Some(events) if matches!(self.me.state, State::Retiring | State::Closed) => {
+            Some(events) if self.me.state >= State::Retiring => {
                 if !waiting {
                     events.linger.cancel();
                 } else if !events.linger.is_set() {
@@ -283,7 +285,7 @@ impl Worker {
         })
     }
 
-    fn recount(&mut self) {
+    pub(super) fn recount(&mut self) {
         let held = self.queued().0;
         self.hold(held);
     }
@@ -317,7 +319,7 @@ fn unsent(why: Unsent, to: Arguments<'_>) {
 
 /// Whether an entry of an old generation, where nobody succeeds anybody, still takes messages.
 fn receives(worker: &Entry) -> bool {
-    worker.state != State::Closed && alive(worker.pid)
+    worker.state.is_open() && alive(worker.pid)
 }
 
 fn seats(generation: Generation, workers: usize) -> impl Iterator<Item = Seat> {

@@ -3,6 +3,7 @@
 use crate::ngx::conf::{self, ConfError, ConfResult, Line, shown};
 use crate::proto::ipc::spin;
 use crate::proto::zone;
+use crate::shm::casts::Casts;
 use crate::shm::failures::Failures;
 use crate::shm::lifecycle::Life;
 use crate::shm::metrics::Metrics;
@@ -26,10 +27,13 @@ const ZONE: usize = 1 << 20;
 /// `cc_ipc_retain` where it is not set, bytes.
 const RETAIN: usize = 1 << 20;
 /// What the zone begins with, whatever is set: the worker table, then the lives of the workers, then
-/// the failures of the balancer's peers, then what is counted beside messages, then the peers of the node.
+/// the failures of the balancer's peers, then what is counted beside messages, then the casts that ran
+/// here, then the peers of the node.
 pub const FIXED: usize = PEERS + peers::SIZE;
 /// Where the peers of the node begin.
-pub const PEERS: usize = METRICS + Metrics::SIZE;
+pub const PEERS: usize = CASTS + Casts::SIZE;
+/// Where the casts that ran here begin.
+pub const CASTS: usize = METRICS + Metrics::SIZE;
 /// Where what is counted beside messages begins: two cache lines' worth, like all before it.
 pub const METRICS: usize = (Table::SIZE + Life::SIZE + Failures::SIZE).next_multiple_of(128);
 

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -15,7 +16,9 @@ use super::retaining::Copy;
 use super::rings::{self, Bells, Reader};
 use super::sending::{RECENT, Recent};
 use super::{Living, alive};
+use crate::ngx::cycle;
 use crate::ngx::event::{Deferred, Direction, Handlers, Watch};
+use crate::ngx::log::{self, Level};
 use crate::ngx::lua::Semaphore;
 use crate::ngx::socket::{self, Line};
 use crate::proto::ipc::frame::{Header, Kind};
@@ -32,6 +35,9 @@ use crate::shm::tally::Tallies;
 const GRACE: usize = 1000;
 /// Longest that a leaving worker waits for its last words to be taken, in ms.
 pub(super) const LINGER: usize = 500;
+
+/// Longest that one waits for another process to give its seat up, in ns.
+const PATIENCE: u64 = 500_000_000;
 
 /// What the configuration sets.
 #[derive(Clone, Copy)]
@@ -64,7 +70,7 @@ pub struct Legacy {
 
 pub(super) struct Events {
     /// Held for their drop.
-    _watches: [Option<Watch>; 2],
+    pub(super) watches: [Option<Watch>; 2],
     pub(super) turn: Deferred,
     pub(super) housekeeping: Deferred,
     pub(super) linger: Deferred,
@@ -159,9 +165,10 @@ pub fn enter(
     limits: Limits,
     mut legacy: Legacy,
 ) -> Result<(), String> {
-    let slot = table.claim(pid, seat, alive).ok_or("every slot of the worker table is taken")?;
     let me = usize::from(seat.worker.0);
     let mine = legacy.lines.get_mut(me).ok_or("no line was made for this worker")?;
+    oust(table, pid, seat, &mine.send);
+    let slot = table.claim(pid, seat, alive).ok_or("every slot of the worker table is taken")?;
     let line = mine.receive.take().ok_or("this worker's line was taken before")?;
     let own_send = socket::duplicate(&mine.send).map_err(|errno| format!("dup failed: {errno}"))?;
     let bells = legacy.rings.map(|(mesh, fds)| rings::bells(mesh, me, fds));
@@ -207,6 +214,33 @@ pub fn enter(
     Ok(())
 }
 
+/// Whoever lives in the seat gives way: nginx starts workers beside the old ones of the same
+/// configuration when HUP goes to a master that has handed on to another and was sent WINCH.
+fn oust(table: &Table, pid: Pid, seat: Seat, line: &OwnedFd) {
+    let deadline = cycle::nanoseconds() + PATIENCE;
+    while let Some((slot, elder)) = table.oust(seat, |pid| socket::is_sibling(pid.0)) {
+        // which only wakes it; where the line is full it is awake
+        let _ = socket::send(line.as_fd(), [&hello(pid, seat).encode(), &[], &[]], None);
+        let stays = || {
+            let is = |w: Entry| w.pid == elder && w.state != State::Ousted;
+            table.worker(slot).is_some_and(is) && socket::runs(elder.0)
+        };
+        while stays() {
+            if cycle::nanoseconds() > deadline {
+                let news = format_args!("cc: process {} does not give way", elder.0);
+                return log::cycle(Level::Warn, news);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// What tells the way to a worker.
+fn hello(sender: Pid, seat: Seat) -> Header {
+    let addressee = Addressee::Seat;
+    Header { kind: Kind::Hello, sender, seat, addressee, name: 0, total: 0, offset: 0, call: 0 }
+}
+
 /// Joins the event loop and greets the elders.
 pub fn listen() -> Result<(), String> {
     with(Worker::listen).unwrap_or(Ok(()))
@@ -243,7 +277,7 @@ impl Worker {
         let own = self.bells.as_ref().and_then(Bells::own);
         let bell = own.map(|fd| watch(fd.as_raw_fd(), &BELL)).transpose()?;
         let mut events = Events {
-            _watches: [Some(mail), bell],
+            watches: [Some(mail), bell],
             turn: Deferred::new(&TURN),
             housekeeping: Deferred::new(&HOUSEKEEPING),
             linger: Deferred::new(&NOTHING),
@@ -260,16 +294,7 @@ impl Worker {
     /// Tells the workers of older generations, those that have not heard it yet, where this one's
     /// line begins.
     pub(super) fn greet_elders(&mut self) {
-        let hello = Header {
-            kind: Kind::Hello,
-            sender: self.me.pid,
-            seat: self.me.seat,
-            addressee: Addressee::Seat,
-            name: 0,
-            total: 0,
-            offset: 0,
-            call: 0,
-        };
+        let hello = hello(self.me.pid, self.me.seat);
         let own = self.me.seat.generation;
         for (_, peer) in self.others.iter_mut().filter(|(seat, _)| seat.generation < own) {
             peer.hello(&hello, self.own_send.as_fd());
@@ -314,8 +339,10 @@ impl Worker {
     }
 
     pub(super) fn say(&mut self, state: State) {
-        self.me.state = state;
-        self.table.set_state(self.slot, self.me);
+        if state > self.me.state {
+            self.me.state = state;
+            self.table.set_state(self.slot, self.me);
+        }
     }
 
     /// Quit or reload: the worker stays for what it still serves.

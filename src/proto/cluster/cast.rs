@@ -1,7 +1,6 @@
 //! A cast: one call to several. Who is asked, and how a cast that goes down the tree is kept from
 //! coming back, going too deep or taking too long. What is answered, `gather` puts together.
 
-use std::collections::{BTreeSet, VecDeque};
 use std::fmt::Write as _;
 use std::str;
 
@@ -10,8 +9,6 @@ use crate::proto::ipc::WorkerId;
 
 /// Most steps that a cast goes down the tree.
 pub const HOPS_MAX: u8 = 16;
-/// Casts that a node remembers in order not to run them twice.
-pub const SEEN_MAX: usize = 4096;
 /// Casts that a worker waits for at the same time.
 pub const CASTS_MAX: usize = 1024;
 /// Longest time that a cast may take, milliseconds.
@@ -138,27 +135,6 @@ fn port_of(address: &str) -> Option<u16> {
 /// Which cast; random.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CastId(pub [u8; 16]);
-
-/// The casts that ran here last.
-#[derive(Debug, Default)]
-pub struct Seen {
-    order: VecDeque<CastId>,
-    ids: BTreeSet<CastId>,
-}
-
-impl Seen {
-    /// Notes a cast. False where it ran here already: it is not run again.
-    pub fn note(&mut self, id: CastId) -> bool {
-        if !self.ids.insert(id) {
-            return false;
-        }
-        if self.order.len() >= SEEN_MAX {
-            self.order.pop_front().map(|oldest| self.ids.remove(&oldest));
-        }
-        self.order.push_back(id);
-        true
-    }
-}
 
 /// What a call says of the tree cast that it belongs to: the header `CC-Cast`. Counts only when the
 /// call is proven.
@@ -314,19 +290,6 @@ mod tests {
         }
         let error = Direction::parse(b"all\n").unwrap_err().to_string();
         assert!(error.starts_with("unknown direction \"all?\": it is \"workers\""), "{error}");
-    }
-
-    #[test]
-    fn a_cast_runs_once_at_a_node() {
-        let mut seen = Seen::default();
-        let id = |n: usize| CastId((n as u128).to_be_bytes());
-        assert!(seen.note(id(0)));
-        assert!(!seen.note(id(0)));
-        for n in 1..=SEEN_MAX {
-            assert!(seen.note(id(n)));
-        }
-        assert!(seen.note(id(0)), "the oldest is forgotten");
-        assert_eq!((seen.order.len(), seen.ids.len()), (SEEN_MAX, SEEN_MAX));
     }
 
     #[test]

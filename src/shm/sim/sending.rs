@@ -1,6 +1,6 @@
 //! How a process of a run sends, in the manner of `modules::ipc::sending`.
 
-use super::super::slots::{Counter, State, Worker as Entry};
+use super::super::slots::{Counter, Worker as Entry};
 use super::ledger::Text;
 use super::peer::{Peer, Way};
 use super::worker::Worker;
@@ -40,7 +40,7 @@ impl Worker {
     fn send_process(&mut self, world: &World, pid: Pid) {
         let found = world.table.find(pid).filter(|_| world.alive(pid));
         let entry = found.and_then(|slot| world.table.worker(slot));
-        if let Some(worker) = entry.filter(|w| w.pid == pid && w.state != State::Closed) {
+        if let Some(worker) = entry.filter(|w| w.pid == pid && w.state.is_open()) {
             self.send_seat(world, worker.seat, Addressee::Process(pid));
         }
     }
@@ -132,5 +132,5 @@ impl Worker {
 
 /// Whether a worker of an old generation is there to receive.
 fn receives(world: &World, worker: &Entry) -> bool {
-    worker.state != State::Closed && world.alive(worker.pid)
+    worker.state.is_open() && world.alive(worker.pid)
 }

@@ -29,7 +29,7 @@ fn seat(generation: u32, worker: u16) -> Seat {
 proptest! {
     #[test]
     fn an_identity_word_keeps_all_of_it(pid in 1u32..1 << 22, worker in 0u16..1024, generation in 0u32..1 << 29, state in 0usize..4) {
-        let state = [State::Starting, State::Live, State::Retiring, State::Closed][state];
+        let state = [State::Starting, State::Live, State::Retiring, State::Closed, State::Ousted][state];
         let w = Worker { pid: Pid(pid), seat: seat(generation, worker), state };
         prop_assert_eq!(Worker::unpack(w.pack()), Some(w));
     }
@@ -92,6 +92,30 @@ fn a_successor_takes_its_predecessors_slot_and_counters() {
     assert_eq!((row.own[Counter::Lost as usize], row.held, table.rows().count()), (0, 0, 1));
     table.release(second, Pid(10)); // the dead one's late word changes nothing
     assert!(table.find(Pid(11)).is_some());
+}
+
+#[test]
+fn who_is_asked_to_give_way_keeps_its_slot_until_it_is_dead() {
+    let zone = Zone::new();
+    let table = zone.table();
+    let elder = table.claim(Pid(10), seat(1, 0), |_| true).unwrap();
+    assert_eq!(table.oust(seat(1, 0), |_| false), None);
+    assert_eq!(table.oust(seat(1, 1), |_| true), None);
+    assert!(!table.is_wanted(elder));
+    assert_eq!(table.oust(seat(1, 0), |_| true), Some((elder, Pid(10))));
+    assert!(table.is_wanted(elder));
+    // it does not answer in time
+    let heir = table.claim(Pid(11), seat(1, 0), |_| true).unwrap();
+    assert!(heir != elder && !table.is_wanted(heir));
+    table.set_state(elder, Worker { pid: Pid(10), seat: seat(1, 0), state: State::Ousted });
+    table.set_state(heir, Worker { pid: Pid(11), seat: seat(1, 0), state: State::Live });
+    let pids = |seat| table.workers().filter(move |w| w.seat == seat).map(|w| w.pid);
+    assert_eq!(pids(seat(1, 0)).collect::<Vec<_>>(), [Pid(10), Pid(11)]);
+    assert_eq!(table.oust(seat(1, 0), |pid| pid == Pid(10)), None, "it has given way");
+    // the heir dies: who follows takes its slot, and that of the elder only when that is dead, too
+    assert_eq!(table.claim(Pid(12), seat(1, 0), |pid| pid != Pid(11)), Some(heir));
+    assert_eq!(table.claim(Pid(13), seat(1, 0), |_| false), Some(elder));
+    assert!(!table.is_wanted(elder));
 }
 
 #[test]

@@ -61,7 +61,7 @@ my %KIND = (
 sub kinds () { sort keys %KIND }
 
 sub new ($class) {
-    return bless { waiting => [], number => 0, wrong => [], count => {}, double => 0 }, $class;
+    return bless { waiting => [], number => 0, wrong => [], count => {} }, $class;
 }
 
 sub number ($self) { "s" . ++$self->{number} }
@@ -87,13 +87,13 @@ sub hub ($l, $node, $action = 'echo') {
 sub cast ($l, $action, $direction) {
     my ($n, $body) = ($l->number, $l->body(2000));
     return (POST => "/soak/cast?$action&n=$n&direction=$direction", $body, sub ($got, $status) {
-        return is_cast($got, $status, $n, $body, $direction eq 'tree' ? \$l->{double} : undef);
+        return is_cast($got, $status, $n, $body);
     });
 }
 
-# Each who was asked is told once, as one that has answered, rightly, or as one that is missing. A node
-# on its way from one super to another is below both for a moment; that of a tree is counted.
-sub is_cast ($got, $status, $n, $body, $double) {
+# Each worker that was asked is told once, as one that has answered, rightly, or as one that is missing.
+# A node on its way from one super to another is below both for a moment, and may be missed by both.
+sub is_cast ($got, $status, $n, $body) {
     my $cast = eval { $JSON->decode($got) } // return $status == 200 || $status == 207 ? 'no JSON' : undef;
     return 'no cast' if ref $cast ne 'HASH' || grep { ref $cast->{$_} ne 'ARRAY' } qw(replies missing);
     my ($replies, $missing) = @$cast{qw(replies missing)};
@@ -102,9 +102,7 @@ sub is_cast ($got, $status, $n, $body, $double) {
     my %seen;
     for (@$replies, @$missing) {
         my $who = join ' ', $_->{node} // '?', $_->{worker} // '-';
-        next if !$seen{$who}++;
-        return "$who is there twice" if !$double;
-        $$double++;
+        return "$who is there twice" if $seen{$who}++ && defined $_->{worker};
     }
     for my $reply (grep { $_->{status} == 200 } @$replies) {
         my $wrong = is_echo($reply->{body} // '', $n, $body);
@@ -197,8 +195,8 @@ sub faults ($self) {
 sub summary ($self) {
     my %sum;
     for my $count (values %{ $self->{count} }) { $sum{$_} += $count->{$_} for keys %$count }
-    return sprintf '%d requests: %d good, %d with a fault\'s status, %d broken; %d workers told twice in casts to the tree',
-        map { $_ // 0 } @sum{qw(asked good fault broken)}, $self->{double};
+    return sprintf '%d requests: %d good, %d with a fault\'s status, %d broken',
+        map { $_ // 0 } @sum{qw(asked good fault broken)};
 }
 
 1;

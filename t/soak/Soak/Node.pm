@@ -266,13 +266,19 @@ sub upgrade_begins ($self) {
     return $old;
 }
 
-# WINCH and HUP to the old master: its workers leave, and others come in their places.
+# WINCH and HUP to the old master: its workers leave, and others come in their places, at times before
+# those have left.
 sub old_workers_return ($self, $old) {
-    # one that has only just been started has no title yet
-    my $none = sub { !grep { $_ != $self->life->{master} } children($old->{master}) };
     until_true(sub { $self->{idle}->(); $self->is_settled }, 30) or croak "$self->{name}: workers are missing before WINCH";
+    # one that has only just been started has no title yet
+    my @all   = grep { $_ != $self->life->{master} } children($old->{master});
+    my $early = rand() < 0.5;
+    my $leave = sub {
+        my $stay = grep { alive($_) && !($early && CC::Proc::title($_) =~ /shutting down/) } @all;
+        return $early ? $stay < @all : !$stay;
+    };
     CORE::kill 'WINCH', $old->{master};
-    until_true(sub { $self->{idle}->(); $self->tend(1) if !$self->{dead}; $none->() }, 30)
+    until_true(sub { $self->{idle}->(); $self->tend(1) if !$self->{dead}; $leave->() }, 30)
         or croak "$self->{name}: old workers do not leave after WINCH";
     CORE::kill 'HUP', $old->{master};
     return;

@@ -55,6 +55,26 @@ fn a_crash_that_the_successor_comes_upon_has_the_masters_word_for_it() {
 }
 
 #[test]
+fn who_gives_way_to_another_is_no_crash_and_leaves_by_itself() {
+    let memory = Memory::new();
+    let life = memory.life();
+    LIVING.with_borrow_mut(|living| living.extend([7, 8, 9, 10]));
+    let see = |pid| life.attach(Pid(pid), lives as fn(Pid) -> bool);
+    see(6).loaded(Why::Start, Generation(1), 2).unwrap();
+    see(7).enter(0, seat(1, 0), |_| None, 1).unwrap();
+    see(8).enter(1, seat(1, 1), |_| None, 2).unwrap();
+    see(8).leave(1, Why::Upgrade, 3).unwrap();
+    // 7 keeps its slot while it leaves; who follows it gets the one that 8 had
+    let heir = see(9).enter(1, seat(1, 0), |_| None, 4).unwrap().unwrap();
+    assert_eq!((heir.why, heir.predecessor), (Why::Return, Some(Pid(7))));
+    let other = see(10).enter(2, seat(1, 1), |_| None, 5).unwrap().unwrap();
+    assert_eq!((other.why, other.predecessor), (Why::Return, Some(Pid(8))));
+    see(7).leave(0, Why::Upgrade, 6).unwrap();
+    assert_eq!(life.member(1).map(|m| (m.pid, m.phase)), Some((Pid(9), Phase::Starting)));
+    assert_eq!((life.tally(Tally::Crashes).0, life.tally(Tally::WorkerExits).0), (0, 2));
+}
+
+#[test]
 fn who_left_is_remembered_whatever_slot_the_next_one_gets() {
     let memory = Memory::new();
     let life = memory.life();

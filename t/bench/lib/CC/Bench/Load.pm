@@ -28,10 +28,11 @@ sub at ($port, $path, $connections, $seconds) {
 my $MARGIN = 0.3;
 
 # Worker 1 serves: idle, then beside a process that computes, then flooded by worker 0. The second
-# is what the flood is compared with, for both have one more process than the first to share the
-# cores with, and where these are few, that alone is most of the difference.
+# has as many processes as the third to share the cores with: where these are few and the clients
+# take what they can get of them, that alone is most of the difference. Clients that pause between
+# their requests need no core of their own.
 sub flooded ($nginx, $case, $args) {
-    my $run = driver() eq 'wrk' ? \&by_wrk : \&by_perl;
+    my $run = $case->{pause} ? paced($case->{pause}) : driver() eq 'wrk' ? \&by_wrk : \&by_perl;
     my @load = ($nginx->port_of(1), '/plain', $case->{connections}, 1);
     my $idle = $run->(@load);
     return $idle if $idle->{error};
@@ -56,7 +57,7 @@ sub flooded ($nginx, $case, $args) {
     return { error => $error } if $error;
     return {
         idle => $idle->{p99}, busy => $busy->{p99}, p99 => $flooded->{p99},
-        times => $flooded->{p99} / $busy->{p99},
+        times => $flooded->{p99} / $idle->{p99}, beside => $flooded->{p99} / $busy->{p99},
         http => $flooded->{rate}, rate => $flood{rate},
     };
 }
@@ -88,6 +89,39 @@ sub by_wrk ($port, $path, $connections, $seconds) {
     return { rate => $rate, p50 => $at{50}, p99 => $at{99} };
 }
 
+# One that waits $pause seconds before each of its requests. Before all others, where it may be: what
+# it measures is when the worker answers, not when it gets a core itself.
+sub paced ($pause) {
+    return sub ($port, $path, $, $seconds) {
+        my $c = CC::HTTP->connect($port);
+        return { error => $c->error } if $c->error;
+        my $sock  = $c->{sock};
+        my $ready = IO::Select->new($sock);
+        my (@took, $error);
+        setpriority 0, 0, -20 if $> == 0;
+        my $began = time;
+        while (!$error && time < $began + $seconds) {
+            sleep $pause;
+            my $since = time;
+            syswrite $sock, "GET $path HTTP/1.1\r\nHost: bench\r\n\r\n";
+            my $length = $ready->can_read(1) ? sysread $sock, my $answer, 4096 : 0;
+            $error = 'not all answered' if !$length || $answer !~ m{^HTTP/1.1 200 };
+            push @took, time - $since;
+        }
+        setpriority 0, 0, 0 if $> == 0;
+        return $error ? { error => $error } : of(\@took, time - $began);
+    };
+}
+
+sub of ($took, $seconds) {
+    my @sorted = sort { $a <=> $b } @$took;
+    return {
+        rate => @$took / $seconds,
+        p50  => 1e6 * $sorted[ 0.5 * @sorted ],
+        p99  => 1e6 * $sorted[ 0.99 * @sorted ],
+    };
+}
+
 sub by_perl ($port, $path, $connections, $seconds) {
     my $select = IO::Select->new;
     my (%since, @took);
@@ -113,12 +147,7 @@ sub by_perl ($port, $path, $connections, $seconds) {
         }
     }
     return { error => 'no answer' } if !@took;
-    my @sorted = sort { $a <=> $b } @took;
-    return {
-        rate => @took / (time - $began),
-        p50  => 1e6 * $sorted[ 0.5 * @sorted ],
-        p99  => 1e6 * $sorted[ 0.99 * @sorted ],
-    };
+    return of(\@took, time - $began);
 }
 
 1;

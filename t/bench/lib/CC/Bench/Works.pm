@@ -166,12 +166,13 @@ sub flooded ($quick) {
         name => 'flooded', title => 'Requests to a worker that is flooded', workers => 2,
         by => 'flooded', lua => 'flood', rounds => $quick ? 1 : 3, against => [],
         metrics => [ [ idle => 'p99 us idle', 'plain' ], [ busy => 'p99 us beside a busy process', 'plain' ],
-            [ p99 => 'p99 us flooded', 'plain' ], [ times => 'flooded / busy', 'plain' ], [ http => 'req/s flooded', 'count' ],
+            [ p99 => 'p99 us flooded', 'plain' ], [ times => 'flooded / idle', 'plain' ], [ beside => 'flooded / busy', 'plain' ], [ http => 'req/s flooded', 'count' ],
             [ rate => 'msg/s meanwhile', 'count' ] ],
         cases => [ map {
             my $size = $_;
-            map { +{ name => size_name($size) . ", c = $_", connections => $_, kinds => ['ours'],
-                args => { size => $size, content => 'unique' } } } $quick ? 8 : (1, 8)
+            my @clients = ([ 'a request each ms', pause => 0.001 ], [ 'c = 8', connections => 8 ]);
+            map { my ($clients, @how) = @$_; +{ name => size_name($size) . ", $clients", @how, kinds => ['ours'],
+                args => { size => $size, content => 'unique' } } } $quick ? $clients[0] : @clients
         } 10, 10240 ],
     };
 }
