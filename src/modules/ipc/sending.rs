@@ -89,8 +89,11 @@ impl Worker {
                 slot
             }
         };
-        let takes =
-            |w: &Entry| w.pid == pid && (w.state.is_open() || answer && w.state == State::Closed);
+        let takes = |w: &Entry| {
+            let is_open = w.state.is_open() || answer && w.state == State::Closed;
+            // of two in a seat the mail goes to one
+            w.pid == pid && is_open && w.seat != self.me.seat
+        };
         let entry = self.table.worker(slot).filter(takes);
         entry.map(|w| w.seat).ok_or(Unsent::Nobody)
     }
