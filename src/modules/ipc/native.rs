@@ -260,9 +260,9 @@ pub(super) fn give(asker: Asker, result: Result<Reply<'_>, CallFailed>) -> bool 
         let data = result.map_or(&[][..], |reply| reply.body);
         let letter = Letter { kind: Kind::Answer, call: asker.call, name: &name, data };
         let send = |worker: &mut Worker| worker.send_process(asker.process, letter);
-        rings::quietly_if(
+        rings::quietly_to(
             || worker::with(send),
-            |_, to| worker::with(|worker| worker.answered(to, asker.call)) != Some(false),
+            |to| worker::with(|w| w.answered(asker.process, asker.call, to)).unwrap_or(to),
         )
     };
     hold_bell();

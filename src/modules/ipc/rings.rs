@@ -59,14 +59,13 @@ pub fn quietly<R>(send: impl FnOnce() -> R) -> R {
     result
 }
 
-/// The same for something whose receiver need not be woken at all where `wakes`, which is told its
-/// number, says so.
-pub fn quietly_if<R>(send: impl FnOnce() -> R, wakes: impl FnOnce(&R, usize) -> bool) -> R {
+/// The same; whom to wake later `wakes` says, a bit each, which is told who was written to and is not
+/// known to look by itself.
+pub fn quietly_to<R>(send: impl FnOnce() -> R, wakes: impl FnOnce(u128) -> u128) -> R {
     let before = HELD.with(|held| held.workers.take());
     let result = quietly(send);
-    let to = HELD.with(|held| held.workers.take());
-    let wakes = to == 0 || wakes(&result, to.trailing_zeros() as usize);
-    HELD.with(|held| held.workers.set(if wakes { before | to } else { before }));
+    let wakes = wakes(HELD.with(|held| held.workers.take()));
+    HELD.with(|held| held.workers.set(before | wakes));
     result
 }
 

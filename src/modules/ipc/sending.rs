@@ -205,12 +205,20 @@ impl Worker {
         }
     }
 
-    /// An answer to call `call` of worker `to` of this generation is on its way: whether it shall be
-    /// woken.
-    pub(super) fn answered(&self, to: usize, call: u32) -> bool {
+    /// An answer to call `call` of `process` is on its way: who shall be woken for it, a bit each. `to`
+    /// where it is none of this generation. It counts also where its receiver looks by itself: the
+    /// others may not have woken it.
+    pub(super) fn answered(&self, process: Pid, call: u32, to: u128) -> u128 {
+        let place = self.recent.get(process.0 as usize % RECENT).and_then(Option::as_ref);
+        let seat = place
+            .and_then(|recent| self.table.worker(recent.slot))
+            .filter(|w| w.pid == process && w.seat.generation == self.me.seat.generation)
+            .map(|w| usize::from(w.seat.worker.0));
+        let (Some(seat), Some(tallies)) = (seat, &self.tallies) else { return to };
+        let is_last = tallies.answered(seat, call);
         // what did not fit waits until the other side makes room
-        let waits = self.peers.get(to).is_none_or(|peer| peer.waiting() > 0);
-        self.tallies.as_ref().is_none_or(|tallies| tallies.answered(to, call)) || waits
+        let waits = self.peers.get(seat).is_none_or(|peer| peer.waiting() > 0);
+        if is_last || waits { to | 1u128.checked_shl(seat as u32).unwrap_or_default() } else { 0 }
     }
 
     fn peer(&mut self, seat: Seat) -> Option<&mut Peer> {
