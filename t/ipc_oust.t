@@ -38,6 +38,7 @@ sub comes_back ($transport, $stopped) {
 
     isnt $c->pid(0), $elder, 'another one is in its place';
     is $c->run($_, 'return (t.life.reason())'), 'return', "worker $_ knows why it was started" for 0, 1;
+    is $c->run($_, 'return #ipc.workers()'), 2, "worker $_ sees two" for 0, 1;
     if ($stopped) {
         is $c->run(0, "return ipc.send($elder, 'seat', 'x')"), "nil\tNo worker process with PID $elder", 'it is not sent to from its own seat';
         is $c->run(1, 'for i = 1, 100 do assert(ipc.send_worker(0, "seat", i)) end'), '', 'mail for the seat';

@@ -310,10 +310,13 @@ impl Table {
         }
     }
 
-    /// Every worker in the table; the dead ones among them are told only by the kernel.
+    /// Every worker that has a seat; the dead ones among them are told only by the kernel. Not who
+    /// gives way to another.
     pub fn workers(&self) -> impl Iterator<Item = Worker> {
+        let seated = |slot: &&Slot| slot.wanted.load(Ordering::Acquire) == 0; // pairs with oust()
         // pairs with the stores of take() and set_state()
-        self.slots.iter().filter_map(|slot| Worker::unpack(slot.identity.load(Ordering::Acquire)))
+        let word = |slot: &Slot| slot.identity.load(Ordering::Acquire);
+        self.slots.iter().filter(seated).filter_map(move |slot| Worker::unpack(word(slot)))
     }
 
     /// Every slot that was ever used, as it is now.
