@@ -84,6 +84,7 @@ impl<'m, A: Fn(Pid) -> bool> Retained<'m, A> {
             }
         }
         keys.sort_unstable();
+        keys.dedup(); // a chain that somebody has damaged may lead round and round
         let mut value = Vec::new();
         for (_, key) in keys {
             if let Some(sequence) = self.get(name, &key, &mut value)? {
