@@ -105,13 +105,23 @@ my %target = map { $_ => 1 } map { split } $makefile =~ /^([a-z][a-z -]*):/mg;
 my @made = $readme =~ /(?:`|^    )make ([a-z-]+)/mg;
 cmp_ok scalar(@made), '>=', 4, 'commands are named';
 is_deeply [ grep { !$target{$_} } @made ], [], 'each make command exists';
-for my $doc (map { "$root/$_" } qw(README.md src/README.md SECURITY.md)) {
-    my $text = CC::Proc::slurp($doc) // next;
-    my ($dir, $name) = $doc =~ m{^(.*)/([^/]+)$};
+my @docs = qw(README.md CONTRIBUTING.md SECURITY.md CHANGELOG.md patches/README.md src/README.md t/README.md
+    t/bench/README.md t/soak/README.md);
+for my $doc (map { "$root/$_" } @docs) {
+    my $text = CC::Proc::slurp($doc);
+    my $name = substr $doc, length "$root/";
+    my ($dir) = $doc =~ m{^(.*)/};
     my %anchor = map { my $a = lc; $a =~ tr/ /-/; $a =~ tr/a-z0-9_-//cd; ("#$a" => 1) } $text =~ /^#+ (.+)$/mg;
     my @links = grep { !/^https?:/ } $text =~ /\]\(([^)\s]+)\)/g;
     is_deeply [ grep { /^#/ ? !$anchor{$_} : !-e "$dir/" . s/#.*//r } @links ], [], "$name: every link leads somewhere";
 }
+
+# -- what was measured is quoted from the last benchmark
+my $results = CC::Proc::slurp("$root/t/bench/RESULTS.md");
+my ($rows) = $section{Measured} =~ /^\| what \| \|\n\| ?---.*\n((?:\|.*\n)+)/m;
+my @figures = map { (split / \| /)[1] =~ /(?<![\d.])(\d+(?:\.\d+)?(?: [kM](?=\/s| deliveries)| k\b)?)(?=\/s| deliveries| us| MB|$|[,; |])/g } split /\n/, $rows;
+cmp_ok scalar(@figures), '>=', 15, 'figures are quoted';
+is_deeply [ grep { $results !~ /\| *\Q$_\E(?: \(| *\|)/ } grep { !/^(?:0|99)$/ } @figures ], [], 'all are medians of t/bench/RESULTS.md';
 
 # -- the map of the source names files that exist
 my $map = CC::Proc::slurp("$root/src/README.md");

@@ -1,4 +1,5 @@
-# The README's synopsis runs as it stands, but for ports and the paths of modules.
+# The README's synopsis, its first message and its per-worker ports run as they stand, but for ports and
+# the paths of modules.
 use v5.36;
 use Test::More;
 use FindBin;
@@ -32,5 +33,32 @@ is $s->get($s->port, '/forget?key=a')->body, "forgotten by all workers\n", 'a me
 ok $s->wait_for(sub { !grep { length } @{ caches() } }, 'all to forget'), 'they forget';
 ok $s->quit, 'quit';
 $s->log_is_clean;
+
+# -- what is told to begin with, and what comes back
+my ($chapter) = $readme =~ /^## First message in five minutes\n(.*?)^## /ms;
+my ($file) = $chapter =~ m{-c \$PWD/(nginx-conf/\w+\.conf)$}m;
+$conf = CC::Proc::slurp("$FindBin::Bin/../$file") =~ s/^include .*modules\.conf;.*$//mr;
+my $first = CC::Server->new(module => 1);
+$first->start($conf =~ s/127\.0\.0\.1:8000/'127.0.0.1:' . $first->port/ger);
+my $commands = 0;
+while ($chapter =~ /^    \$ (.*)\n((?:    [^\$].*\n)*)/mg) {
+    my ($command, $said) = ($1, $2);
+    $said =~ s/^    //mg;
+    $commands++;
+    if ($command =~ /^nginx .* -s reload$/) { ok $first->reload, $command; next }
+    my ($uri) = $command =~ m{^curl '?http://127\.0\.0\.1:8000(/[^\s']+)'?$} or fail("not understood: $command"), next;
+    # whichever worker is free
+    my $like = quotemeta($said) =~ s/(?<=in\\ worker\\ )\d/[0-3]/r;
+    like $first->get($first->port, $uri)->body, qr/\A$like\z/, $command;
+}
+is $commands, 6, 'so many commands';
+ok $first->quit, 'quit';
+$first->log_is_clean;
+
+($conf) = $readme =~ /^## A port for each worker\n.*?^```nginx\n(.*?)^```$/ms;
+my $ports = CC::Server->new(module => 1, lua => 0);
+$ports->start($conf =~ s/127\.0\.0\.1:80(\d\d)/'127.0.0.1:' . $ports->port($1)/ger);
+is $ports->get($ports->port(12))->body, 'worker 2, port ' . $ports->port(12) . "\n", 'worker 2 on its own port';
+ok $ports->quit, 'quit';
 
 done_testing;
