@@ -4,7 +4,8 @@
 //! # What happens to it over reloads, crashes and upgrades
 //!
 //! One zone (`cc_zone`) belongs to one master. It survives a reload when its size, the part of it
-//! that is for retained values (`cc_ipc_retain`) and the loaded library are the same; then old and new workers see each other in it.
+//! that is for retained values (`cc_ipc_retain`) and the loaded library are the same; then old and new
+//! workers see each other in it.
 //!
 //! * **Load and reload.** The master counts a generation up once a new configuration is in force,
 //!   never for one that failed, and writes how many workers it has.
@@ -15,12 +16,14 @@
 //! * **A worker leaves** in good order: it says *retiring*. While it still serves requests it gets
 //!   what its own and older generations send, and what is addressed to its process (a reply, for
 //!   one); newer generations' broadcasts pass it by. When nothing but its receivers keeps it, they
-//!   end, and it frees the slot. **It is killed**: its word stays until the successor in its seat takes the slot
-//!   over, or somebody looks for a free one; readers ask the kernel whether the process lives.
+//!   end, and it frees the slot. **It is killed**: its word stays until the successor in its seat takes
+//!   the slot over, or somebody looks for a free one; readers ask the kernel whether the process lives.
+//!   **Another one is started in its seat** before it has left (HUP after WINCH and USR2): it is asked to
+//!   give way, keeps its slot, and has no seat any more. What waited in it for others is lost.
 //! * **Counters** belong to the slot, are only added to, and outlive its owners.
 //! * **Transport.** A worker is born with the lines of its own generation (made by the master
-//!   before the fork, so that a failed reload drops them unused) and of the live older ones. To those it says hello
-//!   and hands over its own line, so that a retiring worker's last words reach the new workers.
+//!   before the fork, so that a failed reload drops them unused) and of the live older ones. To those
+//!   it says hello and hands over its own line, so that a retiring worker's last words reach the new workers.
 //!   Mail for a process dies with the process; mail for a seat waits for the successor.
 //!   A worker killed between a record and the bell has left a sleeper behind that everybody takes
 //!   for awake: the successor rings for every ring that was ever used.
@@ -36,6 +39,7 @@
 //!   turns by a lock word that names its owner; where that one is dead, the next repairs what it
 //!   left half done and goes on. What it had reserved goes with it. Readers need no lock; only one
 //!   that writers overtake again and again takes it, to hold what it copies.
+//! * **Casts** that came from above are remembered by all routers that were, so none runs twice.
 //! * **The node table** is written by one router after another. A record has two copies, so that one
 //!   that is killed while it writes, or wakes up long after another took over, shows readers nothing
 //!   half done. The node's epoch is the time of its master's start; it stays over reloads, also into

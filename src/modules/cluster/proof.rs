@@ -1,6 +1,6 @@
-//! Who asks: the connection's other end, a user of this machine, a node that signed its call, or, where another worker of
-//! this node sent the request on, what that one found. Workers believe each other by a key that is
-//! in the zone.
+//! Who asks: the connection's other end, a user of this machine, a node that signed its call, or, where
+//! another worker of this node sent the request on, what that one found. Workers believe each other by
+//! a key that is in the zone.
 
 use std::cell::RefCell;
 use std::net::IpAddr;
