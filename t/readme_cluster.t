@@ -55,6 +55,17 @@ my $name = $third->port(5);
 $third->start($root_conf =~ s/(cc_node +127\.0\.0\.1:)8000/$1$name/r =~ s/127\.0\.0\.1:(8\d\d\d)/'127.0.0.1:' . $third->port($1 - 8000)/ger);
 my $caller = stranger(super => '127.0.0.1:' . $third->port);
 ok $third->wait_log(qr/\[warn\] .*the call is signed for node "127/), 'another name than cc_node';
+my $strict = stranger(http => 'cc_allow_node 10.0.0.0/8;');
+my $unknown = stranger(super => '127.0.0.1:' . $strict->port);
+ok $strict->wait_log(qr/\[warn\] .*node \S+ is refused: the address is not allowed/), 'an address that is not in cc_allow_node';
+ok $unknown->wait_log(qr/\[warn\] .*127\.0\.0\.1:\d+ refuses this node: the address is not allowed/), 'as the other side sees it';
+my $shared = CC::Server->new(module => 1, lua => 0);
+my $shared_conf = $root_conf =~ s/^.*(?:per_worker|cc_secret_file|cc_node).*$//mgr =~ s/127\.0\.0\.1:8000/'127.0.0.1:' . $shared->port/er;
+$shared->start($shared_conf);
+ok $shared->wait_for(sub {
+    my $answer = $shared->get($shared->port, '/test/hub?who');
+    $answer->status == 503 && $answer->body eq qq{no "listen ... per_worker" to reach the worker by\n};
+}, 'the worker that is not the router'), 'no port to reach the router by';
 is $root->get($root->port, '/test/hub?transferServer=127.0.0.1:1')->body, "no proof of who asks\n", 'no proof';
 is $root->get($root->port, '/none/hub?who')->body, "URL include unknow channel.\n", 'no such channel';
 done_testing;
