@@ -6,7 +6,8 @@ use v5.36;
 
 # Whatever a worker does that can get no more of it: nginx's words for the error, and what follows.
 my %DENIED = (
-    files  => qr/\(24: /,
+    # the last is of one that is told of another worker
+    files  => qr/\(24: |recvmsg\(\) returned (?:too small|invalid) ancillary data/,
     memory => qr/\(12: |not enough memory|failed to (?:allocate|create)|no memory|out of memory|malloc|memory allocation/,
 );
 
