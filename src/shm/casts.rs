@@ -1,8 +1,9 @@
 //! The casts from above that ran in this node, whichever of its workers was the router then: none
 //! runs twice. Decides nothing about casts; `modules::cluster` asks it.
 //!
-//! A cast has a few cells in which it may lie, of which each new one takes the oldest. Who finds that
-//! cell changed under it looks again, so of two that note one cast at a time one finds it noted.
+//! A cast has a few cells in which it may lie, of which each new one takes the oldest, by turns. A cell
+//! says in which turn it was filled. Who finds it filled in this one, or changed under it, looks again, so
+//! of two that note one cast at a time one finds it noted.
 
 use super::Shared;
 use super::atomic::{AtomicU64, Ordering};
@@ -10,12 +11,14 @@ use crate::proto::cluster::cast::CastId;
 
 const BUCKETS: usize = if cfg!(loom) { 1 } else { 256 };
 const CELLS: usize = if cfg!(loom) { 2 } else { 15 };
+/// What a cell has of the turn's number.
+const TURN: u64 = 0xffff;
 
 #[repr(C, align(128))] // as in `slots`
 struct Bucket {
     /// Counts up; modulo the number of cells, the oldest.
     turn: AtomicU64,
-    /// A part of each cast's id; 0 is none.
+    /// A part of each cast's id, and the turn; 0 is none.
     cells: [AtomicU64; CELLS],
 }
 
@@ -34,21 +37,22 @@ impl Casts {
 
     /// Notes a cast. False where it ran here already: it is not run again. One that is killed in here
     /// has not run it, and may leave it noted or not.
-    pub fn note(&self, id: CastId) -> bool {
-        // random bytes: the bucket is chosen by some of them, told apart are 64 others
-        let (key, place) = id.0.split_at(8);
-        let number = |bytes: &[u8]| bytes.iter().fold(0, |n, byte| n << 8 | u64::from(*byte));
-        let key = number(key).max(1);
-        let Some(bucket) = self.buckets.get(number(place) as usize % BUCKETS) else { return true };
+    pub fn note(&self, CastId(id): CastId) -> bool {
+        // random bytes: some choose the bucket, others tell the casts in it apart
+        let id = u128::from_be_bytes(id);
+        let key = ((id >> 64) as u64 & !TURN).max(TURN + 1);
+        let Some(bucket) = self.buckets.get(id as usize % BUCKETS) else { return true };
         loop {
             let turn = bucket.turn.load(Ordering::Acquire); // pairs with the last exchange
             let Some(cell) = bucket.cells.get(turn as usize % CELLS) else { return true };
             let oldest = cell.load(Ordering::Relaxed);
-            if bucket.cells.iter().any(|cell| cell.load(Ordering::Relaxed) == key) {
+            if bucket.cells.iter().any(|cell| cell.load(Ordering::Relaxed) & !TURN == key) {
                 return false;
             }
+            let filled = key | turn & TURN;
+            let is_filled = oldest != 0 && oldest & TURN == turn & TURN;
             let (order, seen) = (Ordering::Relaxed, Ordering::Relaxed);
-            let is_noted = cell.compare_exchange(oldest, key, order, seen).is_ok();
+            let is_noted = !is_filled && cell.compare_exchange(oldest, filled, order, seen).is_ok();
             let next = turn.wrapping_add(1);
             // whoever sees the next turn sees what fills this one's cell
             let _ = bucket.turn.compare_exchange(turn, next, Ordering::Release, Ordering::Relaxed);
@@ -75,7 +79,7 @@ mod tests {
     use crate::shm::{Word, at};
 
     fn id(n: u64) -> CastId {
-        CastId((u128::from(n + 1) << 64 | u128::from(n)).to_be_bytes())
+        CastId((u128::from(n + 1) << 80 | u128::from(n)).to_be_bytes())
     }
 
     fn with(f: impl FnOnce(&Casts)) {
