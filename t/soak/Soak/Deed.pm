@@ -75,6 +75,7 @@ sub do_long ($w, $node, $) { $w->load->ask($node, 'long') }
 sub do_upgrade ($w, $node, $wrong) {
     $node->tend(1);
     return if !$node->may_spawn;
+    $w->load->upgrade(1);
     my $old = $node->upgrade_begins;
     my $busy = sub ($seconds) {
         my $until = now() + $seconds;
@@ -97,6 +98,7 @@ sub do_upgrade ($w, $node, $wrong) {
         push @$wrong, map { "upgrade$did: $_" } Soak::Account->give($node, $life, $w->{quiet}, $w->{only})->wrong;
     }
     $node->upgrade_ends($goes);
+    $w->load->upgrade(0);
     $w->noisy;
     return ($goes == $old ? 'upgraded' : 'rolled back') . $did;
 }

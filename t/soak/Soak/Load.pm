@@ -61,8 +61,11 @@ my %KIND = (
 sub kinds () { sort keys %KIND }
 
 sub new ($class) {
-    return bless { waiting => [], number => 0, wrong => [], count => {} }, $class;
+    return bless { waiting => [], number => 0, wrong => [], count => {}, upgrade => 0 }, $class;
 }
+
+# A node begins an upgrade, or has ended it.
+sub upgrade ($self, $goes_on) { $self->{upgrade} = $goes_on ? 'inf' : now() }
 
 sub number ($self) { "s" . ++$self->{number} }
 
@@ -85,15 +88,16 @@ sub hub ($l, $node, $action = 'echo') {
 }
 
 sub cast ($l, $action, $direction) {
-    my ($n, $body) = ($l->number, $l->body(2000));
+    my ($n, $body, $began) = ($l->number, $l->body(2000), now());
     return (POST => "/soak/cast?$action&n=$n&direction=$direction", $body, sub ($got, $status) {
-        return is_cast($got, $status, $n, $body);
+        return is_cast($got, $status, $n, $body, $l->{upgrade} < $began);
     });
 }
 
 # Each worker that was asked is told once, as one that has answered, rightly, or as one that is missing.
-# A node on its way from one super to another is below both for a moment, and may be missed by both.
-sub is_cast ($got, $status, $n, $body) {
+# A node on its way from one super to another is below both for a moment, and may be missed by both. While
+# two binaries of it run, each may take the cast for a new one, so then it is not told $once.
+sub is_cast ($got, $status, $n, $body, $once) {
     my $cast = eval { $JSON->decode($got) } // return $status == 200 || $status == 207 ? 'no JSON' : undef;
     return 'no cast' if ref $cast ne 'HASH' || grep { ref $cast->{$_} ne 'ARRAY' } qw(replies missing);
     my ($replies, $missing) = @$cast{qw(replies missing)};
@@ -102,7 +106,7 @@ sub is_cast ($got, $status, $n, $body) {
     my %seen;
     for (@$replies, @$missing) {
         my $who = join ' ', $_->{node} // '?', $_->{worker} // '-';
-        return "$who is there twice" if $seen{$who}++ && defined $_->{worker};
+        return "$who is there twice" if $seen{$who}++ && defined $_->{worker} && $once;
     }
     for my $reply (grep { $_->{status} == 200 } @$replies) {
         my $wrong = is_echo($reply->{body} // '', $n, $body);
