@@ -41,6 +41,9 @@ pub fn note(name: &str, note: &Note) {
         Note::RefusedBy { address, reason: reason @ (Reason::Busy | Reason::Leaving) } => {
             (Level::Info, format!("{address} refuses this node: {reason}"))
         }
+        Note::RefusedBy { address, reason: Reason::NoAnswer } => {
+            (Level::Warn, format!("{address}: no answer that counts"))
+        }
         Note::RefusedBy { address, reason } => {
             (Level::Warn, format!("{address} refuses this node: {reason}"))
         }
