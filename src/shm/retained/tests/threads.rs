@@ -1,7 +1,8 @@
 //! Writers and readers at once: every value read is one that was written, whole.
 
 use super::*;
-use std::sync::atomic::AtomicBool;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -33,28 +34,53 @@ impl Dice {
     }
 }
 
+/// Rounds of a reader.
+const ROUNDS: u32 = if cfg!(miri) { 50 } else { 40_000 };
+
+/// One less of them when it ends, however it does.
+struct Among<'a>(&'a AtomicU32);
+
+impl Drop for Among<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn readers_see_whole_values_and_numbers_that_only_grow() {
     let zone = Zone::new(64 << 10);
-    let end = AtomicBool::new(false);
-    let alive = |pid: Pid| pid.0 < 100;
+    for (name, key) in (0..2).flat_map(|name| (0..KEYS).map(move |key| (name, key))) {
+        zone.seen_by(1).set(&[name], &key.to_le_bytes(), &value(key)).unwrap();
+    }
+    let (reading, start) = (AtomicU32::new(3), Barrier::new(6));
+    // Those to be killed live until they are: who is taken for dead while it writes, because its
+    // thread has lost its core, spoils what others do in its place.
+    let doomed = [const { AtomicU32::new(0) }; 4];
+    let alive = |pid: Pid| {
+        pid.0 < 100 || doomed.iter().any(|doomed| doomed.load(Ordering::Acquire) == pid.0)
+    };
     thread::scope(|scope| {
         for pid in 1..4u32 {
-            let (zone, end) = (&zone, &end);
+            let (zone, reading, start, doomed) = (&zone, &reading, &start, &doomed);
             scope.spawn(move || {
                 let mut dice = Dice(pid.into());
                 let (mut next, mut life) = (u64::from(pid) << 32, 0);
                 let mut last = 0;
-                while !end.load(Ordering::Relaxed) {
+                start.wait();
+                while reading.load(Ordering::Relaxed) > 0 {
                     // some of the writers die and come back under another process id
-                    life += 1;
+                    life = (life + 1) % 1_000_000;
                     let name = [dice.below(2) as u8];
                     let key = dice.below(KEYS).to_le_bytes();
                     if dice.below(200) == 0 {
-                        let dying = zone.seen_by_with(100 + pid * 100_000 + life, alive);
+                        let mortal = 100 + pid * 1_000_000 + life;
+                        doomed[pid as usize].store(mortal, Ordering::Relaxed);
+                        let dying = zone.seen_by_with(mortal, alive);
                         fuse::until(dice.below(90), || {
                             dying.set(&name, &key, &value(next)).is_ok()
                         });
+                        // as the kernel has it: who hears of an end sees all that came before it
+                        doomed[pid as usize].store(0, Ordering::Release);
                         continue;
                     }
                     let me = zone.seen_by_with(pid, alive);
@@ -72,12 +98,14 @@ fn readers_see_whole_values_and_numbers_that_only_grow() {
             });
         }
         for pid in 11..14u32 {
-            let (zone, end) = (&zone, &end);
+            let (zone, reading, start) = (&zone, &reading, &start);
             scope.spawn(move || {
+                let _among = Among(reading);
                 let me = zone.seen_by_with(pid, alive);
                 let (mut got, mut seen) = (vec![], HashMap::new());
                 let (mut dice, mut since, mut reads) = (Dice(pid.into()), [0; 2], 0u64);
-                while !end.load(Ordering::Relaxed) {
+                start.wait();
+                for _ in 0..ROUNDS {
                     let (name, key) = (dice.below(2), dice.below(KEYS));
                     let sought = Sought::value(&[name as u8], &key.to_le_bytes()).hash;
                     let found = match dice.below(4) {
@@ -101,8 +129,6 @@ fn readers_see_whole_values_and_numbers_that_only_grow() {
                 assert!(reads > 0);
             });
         }
-        thread::sleep(Duration::from_millis(1500));
-        end.store(true, Ordering::Relaxed);
     });
     let me = zone.seen_by_with(50, |_| false);
     me.delete(b"x", b"").unwrap();
@@ -119,7 +145,7 @@ fn readers_see_whole_values_and_numbers_that_only_grow() {
 fn of_two_sets_of_a_key_the_later_number_stays() {
     let zone = Zone::new(SMALL);
     for round in 0..if cfg!(miri) { 10 } else { 300u32 } {
-        let start = std::sync::Barrier::new(2);
+        let start = Barrier::new(2);
         let set = |pid: u32| {
             start.wait();
             (zone.seen_by(pid).set(b"n", b"k", &pid.to_le_bytes()).unwrap(), pid)
