@@ -27,6 +27,16 @@ pub fn store_for_poller(word: &AtomicU64, value: u64) {
     std::sync::atomic::compiler_fence(Ordering::SeqCst);
 }
 
+/// A store to a word that others change by exchanges. Loom has no one order of those and of stores, but
+/// of exchanges.
+#[inline(always)]
+pub fn store_among_exchanges(word: &AtomicU64, value: u64) {
+    #[cfg(loom)]
+    word.swap(value, Ordering::Relaxed);
+    #[cfg(not(loom))]
+    word.store(value, Ordering::Relaxed);
+}
+
 #[cfg(all(test, not(loom)))]
 mod watched {
     use std::cell::Cell;

@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicBool as Flag, Ordering};
 
 use loom::model::Builder;
 use loom::sync::Arc;
-use loom::sync::atomic::fence;
+use loom::sync::atomic::{AtomicU64, fence};
 use loom::thread;
 
 use super::casts::Casts;
 use super::mesh::model::Memory;
 use super::slots::{Counter, SlotId, State, Table, Worker};
+use super::tally::Tallies;
 use crate::proto::cluster::cast::CastId;
 use crate::proto::ipc::{Generation, Pid, Seat, WorkerId};
 
@@ -189,6 +190,38 @@ fn loom_mesh_who_stops_polling_sleeps_over_nothing() {
     });
 }
 
+/// Nor over what was noted quietly, by one who rouses it later.
+#[test]
+fn loom_mesh_who_is_roused_later_sleeps_over_nothing() {
+    let awake = || {
+        let memory = Memory::new(2, RING);
+        memory.mesh().enter(1);
+        memory
+    };
+    let send = |memory: &Memory| {
+        let mesh = memory.mesh();
+        let mut producer = mesh.ring(0, 1).unwrap().producer();
+        for _ in 0..2 {
+            producer.put([b"", b"", b""]).unwrap();
+            mesh.note(0, 1);
+        }
+        mesh.rouse(1)
+    };
+    // it may go to sleep between the two, and be up again for the first
+    let receive = |memory: &Memory| {
+        let mut taken = drain(memory, 1);
+        let asleep = memory.mesh().sleep(1) || {
+            taken += drain(memory, 1);
+            memory.mesh().sleep(1)
+        };
+        (taken, asleep)
+    };
+    two(4, awake, send, receive, |memory, rung, (taken, asleep)| {
+        assert!(rung || !asleep || taken == 2, "it sleeps over mail");
+        assert_eq!(taken + drain(memory, 1), 2, "a record is there, and nobody says so");
+    });
+}
+
 #[test]
 fn loom_mesh_two_senders_do_not_rely_on_each_other() {
     for first in [true, false] {
@@ -241,6 +274,104 @@ fn loom_mesh_room_wakes() {
             assert!(rung || seen || !asleep, "it sleeps, and nobody wakes it");
         },
     );
+}
+
+/// The tallies of two workers, and the rings by which the second is answered.
+struct Asked {
+    memory: Memory,
+    words: Vec<AtomicU64>,
+}
+
+const CALL: u32 = 7;
+
+impl Asked {
+    /// Worker `me` has asked the others.
+    fn new(me: usize) -> Arc<Asked> {
+        let words = (0..(me + 1) * Tallies::CALLS as usize).map(|_| AtomicU64::new(0)).collect();
+        let asked = Asked { memory: Memory::new(me + 1, RING), words };
+        asked.memory.mesh().enter(me);
+        asked.tallies().begin(me, CALL, me as u32);
+        Arc::new(asked)
+    }
+
+    fn tallies(&self) -> Tallies<'_> {
+        Tallies::over(&self.words)
+    }
+
+    /// Worker `from` answers `call` of `me`; whether it has been the last, and has rung for that.
+    fn answer(&self, from: usize, me: usize, call: u32) -> (bool, bool) {
+        let mesh = self.memory.mesh();
+        mesh.ring(from, me).unwrap().producer().put([b"", b"", b""]).unwrap();
+        mesh.note(from, me);
+        let is_last = self.tallies().answered(me, call);
+        (is_last, is_last && mesh.rouse(me))
+    }
+}
+
+/// Of those who answer a call one is the last, and wakes the caller over the answers of all.
+#[test]
+fn loom_tally_the_last_answer_wakes() {
+    for first in [0, 1] {
+        model(2, move || {
+            let asked = Asked::new(2);
+            let answer = |from: usize| {
+                let asked = asked.clone();
+                thread::spawn(move || asked.answer(from, 2, CALL))
+            };
+            let others = [answer(first), answer(1 - first)];
+            let asleep = asked.memory.mesh().sleep(2);
+            let [a, b] = others.map(|thread| thread.join().unwrap());
+            assert!(a.0 != b.0, "one of two is the last");
+            assert!(!asleep || a.1 || b.1, "it sleeps over its answers");
+        });
+    }
+}
+
+/// Who is told to wake sees what the others have put in before, in whose stead it wakes. Without the
+/// rings, whose fences for loom would do for that.
+#[test]
+fn loom_tally_the_last_answers_for_all() {
+    model(3, || {
+        let asked = Asked::new(2);
+        let records = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
+        let answer = |from: usize| {
+            let (asked, records) = (asked.clone(), records.clone());
+            move || {
+                records[from].store(1, Ordering::Relaxed);
+                let is_last = asked.tallies().answered(2, CALL);
+                let other = records[1 - from].load(Ordering::Relaxed);
+                assert!(!is_last || other == 1, "it wakes before an answer is there");
+            }
+        };
+        let other = thread::spawn(answer(0));
+        answer(1)();
+        other.join().unwrap();
+    });
+}
+
+/// What comes late for a call that was given up, whose word another call has by now, ticks nothing
+/// off that one; and nobody keeps silent for it.
+#[test]
+fn loom_tally_a_late_answer_counts_for_no_other_call() {
+    model(3, || {
+        let asked = Asked::new(2);
+        let newer = CALL + Tallies::CALLS;
+        let late = {
+            let asked = asked.clone();
+            thread::spawn(move || asked.answer(0, 2, CALL).0)
+        };
+        asked.tallies().begin(2, newer, 2);
+        let answers = {
+            let asked = asked.clone();
+            thread::spawn(move || asked.answer(1, 2, newer).0)
+        };
+        // the other one of the older call is late, too, and that one is not known any more
+        assert!(asked.tallies().answered(2, CALL), "nobody wakes for an answer");
+        let is_last = answers.join().unwrap();
+        assert!(!is_last, "the answer to another call counts");
+        late.join().unwrap();
+        assert!(asked.tallies().answered(2, newer), "the last one wakes");
+    });
 }
 
 fn entry(pid: u32) -> Worker {

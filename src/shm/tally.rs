@@ -4,11 +4,11 @@
 //! Anonymous memory of one generation, as the rings; nothing is lost when it is wrong, since a
 //! caller looks at its mail before it gives a call up.
 
-use super::atomic::{AtomicU64, Ordering};
+use super::atomic::{AtomicU64, Ordering, store_among_exchanges};
 use super::{Word, several};
 
 /// Calls of a worker that are told apart.
-const CALLS: usize = 256;
+const CALLS: usize = if cfg!(loom) { 2 } else { 256 };
 
 /// The tallies of a generation.
 #[derive(Clone, Copy)]
@@ -39,7 +39,7 @@ impl<'m> Tallies<'m> {
     pub fn begin(&self, worker: usize, call: u32, answers: u32) {
         if let Some(tally) = self.of(worker, call) {
             // the asks that follow carry it to the others
-            tally.store(word(call, answers), Ordering::Relaxed);
+            store_among_exchanges(tally, word(call, answers));
         }
     }
 
@@ -60,6 +60,17 @@ impl<'m> Tallies<'m> {
                 Err(changed) => now = changed,
             }
         }
+    }
+}
+
+#[cfg(loom)]
+impl<'m> Tallies<'m> {
+    /// Calls of a worker that are told apart.
+    pub const CALLS: u32 = CALLS as u32;
+
+    /// Over zeroed words.
+    pub fn over(words: &'m [AtomicU64]) -> Tallies<'m> {
+        Tallies { words }
     }
 }
 
