@@ -124,7 +124,7 @@ impl<'m, B: Bell> Bells<'m, B> {
     /// Takes out what nobody will read: how many messages, which `lost` is told ring by ring. For the
     /// last one of a generation; once.
     pub fn settle(&self, lost: impl FnMut(usize)) -> usize {
-        settle(self.mesh, lost).unwrap_or_default()
+        if self.mesh.settle() { unread_of_all(self.mesh, lost) } else { 0 }
     }
 
     /// Whether more than so many workers are awake.
@@ -133,17 +133,18 @@ impl<'m, B: Bell> Bells<'m, B> {
     }
 }
 
-/// Takes out of the rings of a generation what nobody will read: how many messages, which `lost` is
-/// told ring by ring. When all its workers but the caller are gone. None for all but the first to
-/// call: that one may still be at it.
-pub fn settle(mesh: Mesh<'_>, mut lost: impl FnMut(usize)) -> Option<usize> {
-    if !mesh.settle() {
-        return None;
-    }
+/// Takes out of the rings of an older generation what nobody will read: how many messages, which
+/// `lost` is told ring by ring. When all its workers are gone. None for all but the first to call:
+/// that one may still be at it.
+pub fn inherit(mesh: Mesh<'_>, lost: impl FnMut(usize)) -> Option<usize> {
+    mesh.inherit().then(|| unread_of_all(mesh, lost))
+}
+
+fn unread_of_all(mesh: Mesh<'_>, mut lost: impl FnMut(usize)) -> usize {
     let workers = mesh.workers();
     let pairs = (0..workers).flat_map(|from| (0..workers).map(move |to| (from, to)));
     let rings = pairs.filter_map(|(from, to)| mesh.ring(from, to));
-    Some(rings.map(|ring| unread(ring.consumer())).inspect(|messages| lost(*messages)).sum())
+    rings.map(|ring| unread(ring.consumer())).inspect(|messages| lost(*messages)).sum()
 }
 
 /// Messages whose last record is there; the others' rest is held by their senders, who count them.

@@ -35,7 +35,8 @@ struct Bell {
     /// The worker has left a generation that ends: nobody will follow it. Each sender looks here
     /// first, so it is apart from what changes with each message.
     left: AtomicU32,
-    /// Somebody accounts for what was left unread; in the first bell only.
+    /// Somebody accounts for what was left unread: 1 of the generation, 2 of a newer one. In the first
+    /// bell only.
     settled: AtomicU32,
     /// A bit per sender whose ring the worker looks into by itself: that one need not tell of mail.
     polled: [AtomicU64; MESH_MAX / 64],
@@ -329,9 +330,18 @@ impl<'m> Mesh<'m> {
         self.bell(worker).is_some_and(|bell| bell.left.load(Ordering::SeqCst) != 0)
     }
 
-    /// True once: for the one that accounts for what was left unread.
+    /// True once: for the one of the generation that accounts for what was left unread.
     pub fn settle(&self) -> bool {
-        self.bell(0).is_some_and(|bell| bell.settled.swap(1, Ordering::SeqCst) == 0)
+        let first = |settled: &AtomicU32| {
+            settled.compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+        };
+        self.bell(0).is_some_and(|bell| first(&bell.settled))
+    }
+
+    /// True once: for the one of a newer generation that does it when all of this one are gone, also
+    /// after one of them has: somebody may have entered since, or that one was killed over it.
+    pub fn inherit(&self) -> bool {
+        self.bell(0).is_some_and(|bell| bell.settled.swap(2, Ordering::SeqCst) != 2)
     }
 
     /// Whether more than so many workers are awake.

@@ -1,16 +1,19 @@
 //! Plays the workers of a master in one thread: the real table, rings, outboxes and assemblers,
 //! under processes that are stopped, killed and replaced at any access to shared memory, over
-//! reloads. All from one seed; whatever breaks a promise panics, and the seed is printed.
+//! reloads, and where others are started in the same seats beside them. All from one seed; whatever breaks a promise panics, and the seed is printed.
 //!
-//! `world` is the master and, with `kernel`, the machine; `worker`, `sending` and `peer` are one
-//! process (what `modules::ipc` does, in its order, without nginx); `ledger` knows what was sent
-//! and judges. Here is what happens when.
+//! `world` is the master and, with `kernel`, the machine; `worker`, `sending`, `receiving`,
+//! `housekeeping`, `leaving` and `peer` are one process (what `modules::ipc` does, in its order,
+//! without nginx); `ledger` knows what was sent and judges. Here is what happens when.
 //!
 //! `CC_SIM_SEED=n` plays one run, `CC_SIM_RUNS=n` so many.
 
+mod housekeeping;
 mod kernel;
+mod leaving;
 mod ledger;
 mod peer;
+mod receiving;
 mod sending;
 mod worker;
 mod world;
@@ -42,6 +45,8 @@ pub(in crate::shm) struct Plan {
     kills: u64,
     stops: u64,
     reloads: u64,
+    /// HUP after WINCH after USR2.
+    besides: u64,
     /// One in so many turns is cut in on.
     cuts: u64,
 }
@@ -68,6 +73,7 @@ impl Plan {
             kills: random.pick(&[0, 0, 5, 20, 60]),
             stops: random.pick(&[0, 10, 40]),
             reloads: random.pick(&[5, 15]),
+            besides: random.pick(&[0, 0, 5, 20]),
             cuts: random.pick(&[2, 4, 16]),
             workers,
         }
@@ -79,6 +85,8 @@ impl Plan {
 struct Tally {
     sent: u64,
     kills: u64,
+    /// Workers that have given their seats up.
+    ousted: u64,
     cuts: u64,
     uncertain: u64,
     off: u64,
@@ -147,6 +155,7 @@ fn nothing_breaks_a_promise() {
         let tally = play(seed);
         sum.sent += tally.sent;
         sum.kills += tally.kills;
+        sum.ousted += tally.ousted;
         sum.cuts += tally.cuts;
         sum.uncertain += tally.uncertain;
         sum.off += tally.off;

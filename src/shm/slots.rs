@@ -140,7 +140,7 @@ struct Slot {
     held: AtomicU64,
     /// What the counters were when the owner came.
     before: [AtomicU64; COUNTERS],
-    /// Not 0: another process wants the owner's seat.
+    /// The process id of an owner whose seat another process wants.
     wanted: AtomicU32,
 }
 
@@ -213,7 +213,7 @@ impl Table {
         // One process at a time runs in a seat, so the word there of one that was not asked to give
         // way is a dead one's, even where its process id lives again in a stranger.
         let predecessor = |slot: &Slot, w: Worker| {
-            w.seat == seat && (slot.wanted.load(Ordering::Relaxed) == 0 || !alive(w.pid))
+            w.seat == seat && (slot.wanted.load(Ordering::Relaxed) != w.pid.0 || !alive(w.pid))
         };
         self.take(mine, |slot, word| Worker::unpack(word).is_some_and(|w| predecessor(slot, w)))
             .or_else(|| self.take(mine, |_, word| word == 0))
@@ -229,16 +229,17 @@ impl Table {
             let owner = Worker::unpack(slot.identity.load(Ordering::Acquire))?; // as in workers()
             let stays = owner.seat == seat && owner.state != State::Ousted && alive(owner.pid);
             stays.then(|| {
-                slot.wanted.store(1, Ordering::Release); // pairs with is_wanted()
+                // by name, for it may have left by now, and another have come into its slot
+                slot.wanted.store(owner.pid.0, Ordering::Release); // pairs with is_wanted()
                 (id, owner.pid)
             })
         })
     }
 
-    /// Whether the owner of a slot is to give way.
-    pub fn is_wanted(&self, slot: SlotId) -> bool {
+    /// Whether the owner of a slot, `pid`, is to give way.
+    pub fn is_wanted(&self, slot: SlotId, pid: Pid) -> bool {
         let slot = self.slots.get(usize::from(slot.0));
-        slot.is_some_and(|slot| slot.wanted.load(Ordering::Acquire) != 0) // pairs with oust()
+        slot.is_some_and(|slot| slot.wanted.load(Ordering::Acquire) == pid.0) // pairs with oust()
     }
 
     /// Says how many messages would be lost with the owner of a slot.
@@ -313,10 +314,21 @@ impl Table {
     /// Every worker that has a seat; the dead ones among them are told only by the kernel. Not who
     /// gives way to another.
     pub fn workers(&self) -> impl Iterator<Item = Worker> {
-        let seated = |slot: &&Slot| slot.wanted.load(Ordering::Acquire) == 0; // pairs with oust()
+        // pairs with oust()
+        let seated = |(slot, w): &(&Slot, Worker)| slot.wanted.load(Ordering::Acquire) != w.pid.0;
+        self.owners().filter(seated).map(|(_, worker)| worker)
+    }
+
+    /// Every worker that has something to do with a seat: also who is asked to give way, which it may
+    /// not have done yet.
+    pub fn everyone(&self) -> impl Iterator<Item = Worker> {
+        self.owners().map(|(_, worker)| worker)
+    }
+
+    fn owners(&self) -> impl Iterator<Item = (&Slot, Worker)> {
         // pairs with the stores of take() and set_state()
-        let word = |slot: &Slot| slot.identity.load(Ordering::Acquire);
-        self.slots.iter().filter(seated).filter_map(move |slot| Worker::unpack(word(slot)))
+        let owner = |slot: &Slot| Worker::unpack(slot.identity.load(Ordering::Acquire));
+        self.slots.iter().filter_map(move |slot| Some((slot, owner(slot)?)))
     }
 
     /// Every slot that was ever used, as it is now.

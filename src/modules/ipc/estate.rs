@@ -15,7 +15,7 @@ use crate::proto::ipc::frame::{Header, Kind, RECORD};
 use crate::proto::ipc::{Generation, Seat, WorkerId};
 use crate::shm::ends;
 use crate::shm::mesh::Mesh;
-use crate::shm::slots::{Counter, Table, Worker as Entry};
+use crate::shm::slots::{Counter, State, Table, Worker as Entry};
 
 /// Of one generation.
 pub struct Estate {
@@ -55,7 +55,7 @@ impl Estate {
         table: &Table,
     ) -> Option<Estate> {
         let seats: Vec<Seat> =
-            table.workers().map(|w| w.seat).filter(|s| s.generation == generation).collect();
+            table.everyone().map(|w| w.seat).filter(|s| s.generation == generation).collect();
         let lines = ends
             .filter(|(worker, _)| seats.contains(&Seat { generation, worker: *worker }))
             .filter_map(|(worker, end)| Some((worker, socket::duplicate(end).ok()?)))
@@ -86,7 +86,7 @@ impl Estate {
         }
         if let Some((memory, workers)) = self.rings.take() {
             let settled =
-                Mesh::new(memory.words(), workers).and_then(|mesh| ends::settle(mesh, lost));
+                Mesh::new(memory.words(), workers).and_then(|mesh| ends::inherit(mesh, lost));
             // whoever else reads does it until then
             if settled.is_some() {
                 memory.release();
@@ -122,11 +122,15 @@ impl Worker {
         let mut estates = std::mem::take(&mut self.estates);
         let mut lost = 0;
         estates.retain_mut(|estate| {
-            let of = |worker: &Entry| worker.seat.generation == estate.generation;
-            let here: Vec<Entry> = self.table.workers().filter(of).collect();
+            // who has given way reads nothing
+            let of = |w: &Entry| w.seat.generation == estate.generation && w.state != State::Ousted;
+            let here: Vec<Entry> = self.table.everyone().filter(of).collect();
             let all_gone = !here.iter().any(|worker| alive(worker.pid));
             // who has left in order is not there any more, and has read all
-            let is_gone = |seat| here.iter().any(|w| w.seat == seat && !alive(w.pid));
+            let is_gone = |seat| {
+                let mut owners = here.iter().filter(|w| w.seat == seat).peekable();
+                owners.peek().is_some() && owners.all(|w| !alive(w.pid))
+            };
             estate.settle(all_gone, is_gone, |messages| {
                 self.count(Counter::Lost, messages);
                 lost += messages;

@@ -17,6 +17,8 @@ impl Worker {
         let mut lost = 0;
         let deadline = cycle::nanoseconds() + LINGER as u64 * 1_000_000;
         loop {
+            // whoever waits for the seat reads what is left
+            self.heed();
             self.flush();
             lost += self.clear();
             // what exit_worker_by_lua has sent may wait for a newer worker's hello, or for room;
@@ -35,10 +37,17 @@ impl Worker {
         lost + held
     }
 
+    /// Gives way, where another process waits for that.
+    pub(super) fn heed(&mut self) {
+        if self.me.state != State::Ousted && self.table.is_wanted(self.slot, self.me.pid) {
+            self.give_way();
+        }
+    }
+
     /// Another process is in this seat. Two cannot read the same rings, nor write to them: from now
     /// on this one talks to itself alone.
     #[cold]
-    pub(super) fn give_way(&mut self) {
+    fn give_way(&mut self) {
         self.flush();
         self.lose(self.all_peers().map(Peer::waiting).sum());
         self.mailbox.cut();
@@ -67,10 +76,12 @@ impl Worker {
         let lost = self.clear();
         let Some(bells) = &self.bells else { return lost };
         bells.leave();
-        let here = |w: &Entry| w.seat.generation == own && w.pid != self.me.pid;
+        let here = |w: &Entry| {
+            w.seat.generation == own && w.pid != self.me.pid && w.state != State::Ousted
+        };
         let stays =
             |w: &Entry| !bells.has_left(usize::from(w.seat.worker.0)) && socket::runs(w.pid.0);
-        if self.table.workers().any(|w| here(&w) && stays(&w)) {
+        if self.table.everyone().any(|w| here(&w) && stays(&w)) {
             return lost;
         }
         lost + bells.settle(|messages| self.count(Counter::Lost, messages))

@@ -173,7 +173,7 @@ fn elders(cycle: Cycle<'_>) -> Vec<(Seat, OwnedFd)> {
     let seat = |worker: u16| Seat { generation, worker: WorkerId(worker) };
     let own = (0..).zip(&old.lines).map(|(id, line)| (seat(id), &line.send));
     let elder = old.elders.iter().map(|(seat, send)| (*seat, send));
-    let living: Vec<Seat> = table.workers().filter(|w| alive(w.pid)).map(|w| w.seat).collect();
+    let living: Vec<Seat> = table.everyone().filter(|w| alive(w.pid)).map(|w| w.seat).collect();
     own.chain(elder)
         .filter(|(seat, _)| living.contains(seat))
         // a worker that cannot be reached for want of a descriptor is no reason to fail a reload

@@ -298,9 +298,7 @@ impl Worker {
     }
 
     fn wake(&mut self) {
-        if self.me.state != State::Ousted && self.table.is_wanted(self.slot) {
-            self.give_way();
-        }
+        self.heed();
         self.mailbox.new_turn();
         self.looks = LOOKS_A_TURN;
         self.crowded = self.bells.as_ref().is_some_and(|bells| bells.is_crowded(cycle::cores()));
@@ -421,7 +419,7 @@ impl Worker {
         self.wake();
         let (own, table) = (self.me.seat.generation, self.table);
         let living: Vec<_> =
-            table.workers().filter(|w| alive(w.pid)).map(|worker| worker.seat).collect();
+            table.everyone().filter(|w| alive(w.pid)).map(|worker| worker.seat).collect();
         // one of the newest generation may not have entered yet, or be between two processes
         let newest = table.current().0.max(own);
         let mut lost = 0;
@@ -431,11 +429,11 @@ impl Worker {
             stays
         });
         self.lose(lost);
-        if own == newest {
+        if own == newest && self.me.state != State::Ousted {
             self.settle_estates();
             table.bury(self.slot, alive);
         } else {
-            // newer workers hold the same; they bury whoever left one
+            // newer workers hold the same, as who has this one's seat now; they bury whoever left one
             self.estates.clear();
         }
         self.mailbox.forget(alive);

@@ -77,6 +77,7 @@ fn who_leaves_is_seen_and_one_settles() {
     mesh.leave(1);
     assert!(mesh.has_left(1) && !mesh.has_left(0));
     assert!(mesh.settle() && !mesh.settle());
+    assert!(mesh.inherit() && !mesh.inherit() && !mesh.settle());
 }
 
 /// A sender that always rings a sleeper is never overheard, in any interleaving that two

@@ -42,6 +42,8 @@ struct Sent {
     holder: Pid,
     /// Whether that one had entered.
     entered: bool,
+    /// Another one sat there still, who may have left with it.
+    shared: bool,
     delivered: Option<Pid>,
 }
 
@@ -74,10 +76,24 @@ impl Ledger {
         };
         let data = data.min(most) as usize;
         let name = if random.below(20) == 0 { random.below(300) as usize } else { 1 };
-        let (accepted, holder, entered, delivered) = (false, world.holder(to), false, None);
+        let holder = world.holder(to);
+        let shared = !world.has_entered(holder)
+            && world.processes_in(to).any(|p| p.alive.get() && p.pid != holder);
+        let (accepted, entered, delivered) = (false, false, None);
         let mut sent = self.sent.borrow_mut();
         let id = sent.len();
-        sent.push(Sent { from, to, addressee, name, data, accepted, holder, entered, delivered });
+        sent.push(Sent {
+            from,
+            to,
+            addressee,
+            name,
+            data,
+            accepted,
+            holder,
+            entered,
+            shared,
+            delivered,
+        });
         Text::new(id, name, data)
     }
 
@@ -139,9 +155,25 @@ impl Ledger {
             // it may have died since it was looked up
             let gone = sent.addressee != Addressee::Seat
                 && sent.addressee != Addressee::Process(sent.holder);
-            if sent.accepted && !gone && live && way && known && calm {
+            // which counts what it could not send as lost, and what is for it alone a stranger has
+            let ousted = [sent.from.pid, sent.holder].map(|pid| world.gave_way(pid));
+            if sent.accepted && !gone && live && way && known && calm && !sent.shared {
                 let (from, to) = (sent.from, sent.to);
-                assert_eq!(sent.delivered, Some(sent.holder), "message {id}, {from:?} to {to:?}");
+                let expected = match (sent.delivered, ousted) {
+                    (_, [Some(_), _]) => continue,
+                    (None, [None, Some(whole)]) => {
+                        let inherited = whole && sent.addressee == Addressee::Seat;
+                        if !inherited
+                            || !world.processes_in(to).all(|p| p.alive.get() || p.pid < sent.holder)
+                        {
+                            continue;
+                        }
+                        Some(world.holder(to))
+                    }
+                    (Some(pid), [None, Some(_)]) if pid > sent.holder => continue,
+                    (_, [None, _]) => Some(sent.holder),
+                };
+                assert_eq!(sent.delivered, expected, "message {id}, {from:?} to {to:?}");
             }
         }
     }
@@ -156,6 +188,18 @@ impl World {
     fn has_entered(&self, pid: Pid) -> bool {
         let processes = self.processes.borrow();
         processes.get((pid.0 as usize).wrapping_sub(1)).is_some_and(|p| p.entered.get())
+    }
+
+    /// Those that sit there, or sat.
+    fn processes_in(&self, seat: Seat) -> impl Iterator<Item = Rc<Process>> {
+        let processes = self.processes.borrow().clone();
+        processes.into_iter().filter(move |process| process.seat == seat)
+    }
+
+    /// Whether that one has given its seat up; see [`Process`].
+    fn gave_way(&self, pid: Pid) -> Option<bool> {
+        let processes = self.processes.borrow();
+        processes.get((pid.0 as usize).wrapping_sub(1)).and_then(|p| p.gave_way.get())
     }
 
     fn knows(&self, from: Entry, to: Seat) -> bool {
@@ -190,7 +234,9 @@ impl World {
 
     /// What a predecessor in that seat held.
     pub(super) fn heritage(&self, seat: Seat) -> u64 {
-        let same = |owner: &Option<Entry>| owner.is_some_and(|worker| worker.seat == seat);
+        let same = |owner: &Option<Entry>| {
+            owner.is_some_and(|worker| worker.seat == seat && !self.alive(worker.pid))
+        };
         let held = || self.table.holdings().filter(|(owner, _)| same(owner)).map(|row| row.1).sum();
         self.quietly(held)
     }
@@ -215,7 +261,9 @@ impl World {
 
     /// Everybody had time: nothing is left on its way between the living.
     pub(super) fn settled(&self) {
-        let whole = |process: &Rc<Process>| !self.is_maimed(process.seat.generation);
+        let whole = |process: &Rc<Process>| {
+            !self.is_maimed(process.seat.generation) && process.gave_way.get().is_none()
+        };
         for process in self.living().into_iter().filter(whole) {
             self.with(&process, |worker| worker.check_settled(self));
             let made = self.made(process.seat.generation);
@@ -234,7 +282,10 @@ impl World {
         for made in self.made.borrow().iter() {
             let generation = made.generation;
             let mut heirs = processes.iter().filter(|p| p.seat.generation > generation);
-            let watched = heirs.clone().any(|heir| heir.alive.get() && heir.entered.get());
+            let heir = |heir: &Rc<Process>| {
+                heir.alive.get() && heir.entered.get() && heir.gave_way.get().is_none()
+            };
+            let watched = heirs.clone().any(heir);
             let gone = processes.iter().all(|p| p.seat.generation != generation || !p.alive.get());
             if gone && watched && !heirs.any(|heir| heir.struck.get()) {
                 for worker in (0..made.lines.len() as u16).map(crate::proto::ipc::WorkerId) {
@@ -270,6 +321,8 @@ impl World {
             (total(Counter::Received), total(Counter::Stranger), total(Counter::Lost));
         let known = received + stranger + lost + held + waiting + self.dead_held();
         let (over, under) = (self.ledger.over.get(), self.ledger.under.get());
+        let processes = self.processes.borrow();
+        let processes = processes.iter();
         assert!(
             known <= sent + over && sent <= known + under,
             "{sent} sent, {received} received, {stranger} for strangers, {lost} lost, {held} held, \
@@ -279,6 +332,7 @@ impl World {
         Tally {
             sent,
             kills: self.kills.get(),
+            ousted: processes.filter(|process| process.gave_way.get().is_some()).count() as u64,
             cuts: self.cuts.get(),
             uncertain: over + under,
             off: sent.abs_diff(known),

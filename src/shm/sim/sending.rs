@@ -1,6 +1,10 @@
 //! How a process of a run sends, in the manner of `modules::ipc::sending`.
 
+use std::rc::Rc;
+
+use super::super::ends::Bells;
 use super::super::slots::{Counter, Worker as Entry};
+use super::kernel::Line;
 use super::ledger::Text;
 use super::peer::{Peer, Way};
 use super::worker::Worker;
@@ -40,8 +44,14 @@ impl Worker {
     fn send_process(&mut self, world: &World, pid: Pid) {
         let found = world.table.find(pid).filter(|_| world.alive(pid));
         let entry = found.and_then(|slot| world.table.worker(slot));
-        if let Some(worker) = entry.filter(|w| w.pid == pid && w.state.is_open()) {
-            self.send_seat(world, worker.seat, Addressee::Process(pid));
+        // of two in a seat the mail goes to one
+        let takes = |w: &Entry| w.pid == pid && w.state.is_open() && w.seat != self.me.seat;
+        let seat = match pid == self.me.pid {
+            true => Some(self.me.seat),
+            false => entry.filter(takes).map(|w| w.seat),
+        };
+        if let Some(seat) = seat {
+            self.send_seat(world, seat, Addressee::Process(pid));
         }
     }
 
@@ -104,7 +114,7 @@ impl Worker {
         let own = self.me.seat.generation;
         let peer = if seat.generation == own {
             &mut self.peers[usize::from(seat.worker.0)]
-        } else if seat.generation > own {
+        } else if seat.generation > own && !self.is_ousted() {
             self.others.entry(seat).or_insert_with(|| Peer::new(Way::Unknown, world))
         } else {
             self.others.get_mut(&seat).ok_or(Refused::Gone)?
@@ -127,6 +137,62 @@ impl Worker {
             self.hold(world, self.held + after - before);
         }
         result
+    }
+
+    pub(super) fn count(&self, world: &World, counter: Counter, messages: u64) {
+        world.table.count(self.slot, counter, messages);
+    }
+
+    pub(super) fn hold(&mut self, world: &World, held: u64) {
+        if held != self.held {
+            self.held = held;
+            world.table.hold(self.slot, held);
+            self.keep_house(world);
+        }
+    }
+
+    /// What waits, notes included, as it is.
+    pub(super) fn waiting(&self) -> u64 {
+        let peers = self.peers.iter().chain(self.others.values());
+        (self.notes.len() + peers.map(|peer| peer.outbox.len()).sum::<usize>()) as u64
+    }
+
+    pub(super) fn recount(&mut self, world: &World) {
+        self.hold(world, self.waiting());
+    }
+
+    pub(super) fn use_room(&mut self, world: &World) {
+        if self.bells.as_ref().is_some_and(Bells::has_room) {
+            self.flush(world);
+        }
+    }
+
+    pub(super) fn flush(&mut self, world: &World) {
+        let doing = self.process.doing.get();
+        self.process.doing.set(Doing::Both(doing.most() + 1));
+        let (slot, mut held) = (self.slot, self.held);
+        let mut taken = || {
+            held -= 1;
+            world.table.hold(slot, held);
+        };
+        let peers = self.peers.iter_mut().chain(self.others.values_mut());
+        let waiting = peers.filter(|peer| !peer.outbox.is_empty());
+        let lost = waiting.map(|peer| peer.flush(&mut taken) as u64).sum();
+        self.process.doing.set(Doing::Both(doing.most() + 1 + lost));
+        self.count(world, Counter::Lost, lost);
+        self.recount(world);
+        self.process.doing.set(doing);
+    }
+
+    pub(super) fn greet(&mut self, world: &World, seat: Seat, line: Rc<Line>) {
+        if seat.generation > self.me.seat.generation {
+            let peer = self.others.entry(seat).or_insert_with(|| Peer::new(Way::Unknown, world));
+            if let Way::Unknown = peer.way {
+                peer.way = Way::Line(line);
+            }
+            self.flush(world);
+            self.keep_house(world);
+        }
     }
 }
 

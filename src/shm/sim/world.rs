@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use super::super::atomic::watch;
 use super::super::mesh::Mesh;
-use super::super::slots::Table;
+use super::super::slots::{SlotId, Table};
 use super::super::{Word, at};
 use super::Plan;
 use super::kernel::{Eventfds, Line, Random};
@@ -61,6 +61,10 @@ pub(super) struct Process {
     pub(super) struck: Cell<bool>,
     pub(super) entered: Cell<bool>,
     pub(super) quits: Cell<Option<u64>>,
+    /// Whom it has asked to give way, as long as it has not entered.
+    pub(super) awaits: Cell<Option<(SlotId, Pid)>>,
+    /// It has given way; whether nothing was half received then.
+    pub(super) gave_way: Cell<Option<bool>>,
     pub(super) doing: Cell<Doing>,
     body: RefCell<Option<Box<Worker>>>,
 }
@@ -223,11 +227,30 @@ impl World {
         for worker in 0..workers {
             self.spawn(Seat { generation, worker: WorkerId(worker as u16) });
         }
+        self.retire(&old);
+        self.close_lines();
+    }
+
+    fn retire(&self, old: &[Rc<Process>]) {
         for process in old {
             let stay = self.random.pick(&[50, 500, 5000]);
             process.quits.set(Some(self.now() + self.random.below(stay)));
         }
-        self.close_lines();
+    }
+
+    /// HUP after WINCH after USR2: those of the newest generation shall leave, and in each of its
+    /// seats another one starts, without waiting for that. Not while somebody is born who has not
+    /// entered: nginx gives it the time.
+    fn start_beside(&self) {
+        let Some(made) = self.made.borrow().last().cloned() else { return };
+        let mut old = self.living();
+        old.retain(|process| process.seat.generation == made.generation);
+        if old.iter().all(|process| process.entered.get()) {
+            self.retire(&old);
+            for worker in 0..made.seats.len() as u16 {
+                self.spawn(Seat { generation: made.generation, worker: WorkerId(worker) });
+            }
+        }
     }
 
     fn spawn(&self, seat: Seat) {
@@ -242,6 +265,8 @@ impl World {
             struck: Cell::new(false),
             entered: Cell::new(false),
             quits: Cell::new(None),
+            awaits: Cell::new(None),
+            gave_way: Cell::new(None),
             doing: Cell::new(Doing::Nothing),
             body: RefCell::new(None),
         }));
@@ -264,8 +289,9 @@ impl World {
         let living = self.living();
         for made in self.made.borrow().iter().filter(|made| made.generation < newest) {
             let held = living.iter().any(|process| process.seat.generation > made.generation);
-            for (line, seat) in made.lines.iter().zip(&made.seats) {
-                if !held && !self.alive(seat.get()) {
+            for (line, worker) in made.lines.iter().zip(0..) {
+                let seat = Seat { generation: made.generation, worker: WorkerId(worker) };
+                if !held && !living.iter().any(|process| process.seat == seat) {
                     line.close();
                 }
             }
@@ -337,10 +363,10 @@ impl World {
         self.arm();
         let result = catch_unwind(AssertUnwindSafe(|| {
             let mut worker = match body {
-                Some(worker) => worker,
-                None => Box::new(Worker::enter(self, process)),
+                Some(worker) => Some(worker),
+                None => Worker::enter(self, process).map(Box::new),
             };
-            turn(&mut worker);
+            worker.as_deref_mut().map(turn);
             worker
         }));
         count_down(0);
@@ -348,9 +374,7 @@ impl World {
         process.running.set(false);
         process.doing.set(Doing::Nothing);
         match result {
-            Ok(worker) if process.alive.get() => {
-                process.body.replace(Some(worker)).map_or((), drop)
-            }
+            Ok(worker) if process.alive.get() => drop(process.body.replace(worker)),
             Ok(_) => {}
             Err(payload) if payload.is::<Killed>() => {}
             Err(payload) => resume_unwind(payload),
@@ -389,6 +413,8 @@ impl World {
             if depth == 0 {
                 self.reload();
             }
+        } else if dice < plan.kills + plan.stops + plan.reloads + plan.besides {
+            self.start_beside();
         } else if dice < 960 - plan.sends {
             if let Some(process) = self.random_of(&idle) {
                 self.run(&process, |worker| worker.turn(self));

@@ -101,12 +101,12 @@ fn who_is_asked_to_give_way_keeps_its_slot_until_it_is_dead() {
     let elder = table.claim(Pid(10), seat(1, 0), |_| true).unwrap();
     assert_eq!(table.oust(seat(1, 0), |_| false), None);
     assert_eq!(table.oust(seat(1, 1), |_| true), None);
-    assert!(!table.is_wanted(elder));
+    assert!(!table.is_wanted(elder, Pid(10)));
     assert_eq!(table.oust(seat(1, 0), |_| true), Some((elder, Pid(10))));
-    assert!(table.is_wanted(elder));
+    assert!(table.is_wanted(elder, Pid(10)));
     // it does not answer in time
     let heir = table.claim(Pid(11), seat(1, 0), |_| true).unwrap();
-    assert!(heir != elder && !table.is_wanted(heir));
+    assert!(heir != elder && !table.is_wanted(heir, Pid(11)));
     table.set_state(elder, Worker { pid: Pid(10), seat: seat(1, 0), state: State::Ousted });
     table.set_state(heir, Worker { pid: Pid(11), seat: seat(1, 0), state: State::Live });
     let pids = |seat| table.workers().filter(move |w| w.seat == seat).map(|w| w.pid);
@@ -115,7 +115,7 @@ fn who_is_asked_to_give_way_keeps_its_slot_until_it_is_dead() {
     // the heir dies: who follows takes its slot, and that of the elder only when that is dead, too
     assert_eq!(table.claim(Pid(12), seat(1, 0), |pid| pid != Pid(11)), Some(heir));
     assert_eq!(table.claim(Pid(13), seat(1, 0), |_| false), Some(elder));
-    assert!(!table.is_wanted(elder));
+    assert!(!table.is_wanted(elder, Pid(10)));
 }
 
 #[test]
@@ -156,4 +156,20 @@ fn generations_count_up() {
     assert_eq!(zone.table().next_generation(4), Generation(1));
     assert_eq!(zone.table().next_generation(6), Generation(2));
     assert_eq!(zone.table().current(), (Generation(2), 6));
+}
+
+#[test]
+fn who_comes_into_the_slot_of_one_that_was_asked_to_give_way_is_not_asked() {
+    let zone = Zone::new();
+    let table = zone.table();
+    let elder = table.claim(Pid(10), seat(1, 0), |_| true).unwrap();
+    let asked = table.oust(seat(1, 0), |pid| {
+        // found alive, but before it can be asked it leaves, and another comes
+        table.release(elder, pid);
+        assert_eq!(table.claim(Pid(12), seat(1, 1), |_| true), Some(elder));
+        true
+    });
+    assert_eq!(asked, Some((elder, Pid(10))));
+    assert!(!table.is_wanted(elder, Pid(12)));
+    assert_eq!(table.workers().map(|w| w.pid).collect::<Vec<_>>(), [Pid(12)]);
 }
