@@ -115,7 +115,7 @@ fn who_is_asked_to_give_way_keeps_its_slot_until_it_is_dead() {
     // the heir dies: who follows takes its slot, and that of the elder only when that is dead, too
     assert_eq!(table.claim(Pid(12), seat(1, 0), |pid| pid != Pid(11)), Some(heir));
     assert_eq!(table.claim(Pid(13), seat(1, 0), |_| false), Some(elder));
-    assert!(!table.is_wanted(elder, Pid(10)));
+    assert!(!table.is_wanted(elder, Pid(13)));
 }
 
 #[test]
