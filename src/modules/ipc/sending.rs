@@ -208,6 +208,7 @@ impl Worker {
     /// An answer to call `call` of `process` is on its way: who shall be woken for it, a bit each. `to`
     /// where it is none of this generation. It counts also where its receiver looks by itself: the
     /// others may not have woken it.
+    /// One that could not be sent and is given again counts twice: then it is woken early, never late.
     pub(super) fn answered(&self, process: Pid, call: u32, to: u128) -> u128 {
         let place = self.recent.get(process.0 as usize % RECENT).and_then(Option::as_ref);
         let seat = place
