@@ -32,6 +32,7 @@ for my $transport (qw(ring socket)) {
     subtest "$transport: later workers"  => sub { later($transport) };
     subtest "$transport: many at once"   => sub { many($transport) };
     subtest "$transport: not told"       => sub { not_told($transport) };
+    subtest "$transport: killed first"   => sub { killed_first($transport) };
 }
 subtest 'bounds' => \&bounds;
 subtest 'another zone' => \&zone;
@@ -244,11 +245,36 @@ sub not_told ($transport) {
     my $last = $c->run(0, 'return t.last');
     is $c->until(2, $key . 'return t.config[key]', $last), $last, 'the others were';
     is $c->run(2, $key . 'return ipc.retained("config", key)') =~ s/\t.*//r, $last, 'and it is there';
+    my $late = 'local late = ("l"):rep(1000) ';
+    is $c->run(0, $late . 'return (select(2, ipc.retain("config", late, 1)))'), 'full', 'nor of another key';
     $s->signal(CONT => $pid);
     is $c->until(1, $key . 'return t.config[key]', $last), $last, 'earlier notices bring the last value, too';
+    is $c->until(1, $late . 'return t.config[late]', 1), 1, 'it is told of the key for which there was no room, when there is';
     is $c->until(0, $BALANCE, 0), 0, 'every message is accounted for';
     ok $s->quit(15), 'quits';
     $s->log_is_clean;
+}
+
+# Who sets a value is killed while its notices still wait in it: the others hear of the value all the same.
+sub killed_first ($transport) {
+    my $c = start($transport);
+    my $s = $c->s;
+    is $c->run(0, 'return ipc.retain("config", "ends", 1), ipc.retain("config", "stays", 1)'), "true\ttrue", 'two values';
+    is $c->until($_, 'return t.config.ends, t.config.stays', "1\t1"), "1\t1", "worker $_ is told" for 1, 2;
+    my ($receiver, $setter) = ($c->pid(1), $c->pid(0));
+    $s->kill_worker(1, 'STOP');
+    cmp_ok $c->run(0, 'repeat local ok = ipc.send_worker(1, "unknown", ("x"):rep(100000)) until not ok or ipc.stats().queued > 0
+        return ipc.stats().queued'), '>', 0, 'whatever is sent to a stopped one waits';
+    is $c->run(0, 'return ipc.retain("config", "ends", nil), ipc.retain("config", "is new", 2), #("x")'), "true\ttrue\t1", 'notices, too';
+    $s->kill_worker(0, 'KILL');
+    $s->signal(CONT => $receiver);
+    my ($state, $want) = ('return t.config.ends, t.config.stays, t.config["is new"]', "nil\t1\t2");
+    is $c->until(1, $state, $want), $want, 'the other one has them';
+    is $c->run(1, 'return table.concat(t.told, " ", 3)'), 'ends=nil is new=2', 'was told what it did not know, and nothing else';
+    is $c->until(2, $state, $want), $want, 'so has who was told before';
+    is $c->until(0, $state, $want), $want, 'and the successor';
+    ok $s->quit(15), 'quits';
+    return;
 }
 
 sub bounds () {

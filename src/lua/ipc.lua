@@ -4,6 +4,7 @@
 local ffi = require "ffi"
 local arguments = require "ngx.ipc.arguments"
 local receiver = require "ngx.ipc.receiver"
+local retained = require "ngx.ipc.retained"
 
 local C = ffi.C
 local ffi_string = ffi.string
@@ -27,9 +28,6 @@ int ngx_cc_ipc_broadcast(int own, uint32_t kind, uint32_t call,
     ngx_cc_ipc_missed_t *missed, size_t room);
 int ngx_cc_ipc_retain(int keep, const char *name, size_t name_len, const char *key, size_t key_len,
     const char *value, size_t value_len, ngx_cc_ipc_missed_t *missed, size_t room);
-int ngx_cc_ipc_retained_all(const char *name, size_t name_len);
-uint32_t ngx_cc_ipc_retained_visited(void);
-int ngx_cc_ipc_retained_item(size_t index, ngx_cc_ipc_item_t *item);
 int ngx_cc_ipc_workers(ngx_cc_ipc_row_t *rows, size_t room);
 int ngx_cc_ipc_generation(void);
 int ngx_cc_ipc_stats(ngx_cc_ipc_stats_t *stats);
@@ -132,25 +130,6 @@ function ipc.reply(name, ...)
     return ipc.send(to, name, ...)
 end
 
-local item = ffi.new "ngx_cc_ipc_item_t"
-
--- All retained values of a name: { { key =, value =, sequence = }, ... }, oldest first.
-local function all_retained(name)
-    local count = C.ngx_cc_ipc_retained_all(name, #name)
-    if count < 0 then
-        return nil, ERRORS[count]
-    end
-    local list = {}
-    while C.ngx_cc_ipc_retained_item(#list, item) == 1 do
-        list[#list + 1] = {
-            key = ffi_string(item.key, item.key_len),
-            value = ffi_string(item.value, item.value_len),
-            sequence = tonumber(item.sequence),
-        }
-    end
-    return list
-end
-
 -- Keeps `value` (nil: ends it) as the last one of name and key, and tells all workers' handlers of
 -- that name: handler(value, key). True once it is kept, then, where some could not be told, why and
 -- who, as from broadcast.
@@ -178,14 +157,17 @@ function ipc.retained(name, ...)
     if not name then
         return nil, err
     elseif select("#", ...) == 0 then
-        return all_retained(name)
+        local list, code = retained.all(name)
+        if list then
+            return list
+        end
+        return nil, ERRORS[code]
     end
-    local key = data_of(true, (...), 2, "retained")
-    local code = C.ngx_cc_ipc_retained(name, #name, key, #key, item)
-    if code == 1 then
-        return ffi_string(item.value, item.value_len), tonumber(item.sequence)
+    local value, sequence = retained.get(name, data_of(true, (...), 2, "retained"))
+    if value then
+        return value, sequence
     end
-    return nil, ERRORS[code]
+    return nil, ERRORS[sequence]
 end
 
 -- receive(name, fn), receive(name, nil) or receive{ name = fn, ... }; then options:
@@ -234,14 +216,8 @@ function ipc.receive(name, ...)
         return nil, err
     end
     for key, fn in pairs(new) do
-        local list = fn and all_retained(key)
-        local visited = C.ngx_cc_ipc_retained_visited()
-        for i, kept in ipairs(list or {}) do
-            local sequence = i == #list and visited or kept.sequence % 0x100000000
-            receiver.catch_up(key, kept.key, get_phase() == "init_worker", sequence)
-        end
-        if list and #list == 0 then
-            C.ngx_cc_life_saw(key, #key, visited)
+        if fn then
+            receiver.catch_up(key, get_phase() == "init_worker")
         end
     end
     return true

@@ -3,6 +3,7 @@
 -- yielded, so that a handler may itself wait for one.
 
 local ffi = require "ffi"
+local retained = require "ngx.ipc.retained"
 local semaphore = require "ngx.semaphore"
 local get_request = require("resty.core.base").get_request
 
@@ -12,7 +13,7 @@ local co_running = coroutine.running
 local timer_at = ngx.timer.at
 local spawn = ngx.thread.spawn
 local traceback = debug.traceback
-local pairs, type, tostring, xpcall = pairs, type, tostring, xpcall
+local pairs, ipairs, type, tostring, xpcall = pairs, ipairs, type, tostring, xpcall
 local getfenv, setfenv, setmetatable = getfenv, setfenv, setmetatable
 
 ffi.cdef [[
@@ -25,14 +26,8 @@ typedef struct {
 int ngx_cc_ipc_send(uint32_t pid, uint32_t kind, uint32_t call,
     const char *name, size_t name_len, const char *data, size_t data_len);
 int ngx_cc_ipc_take(ngx_cc_ipc_mail_t *mail, int who);
-typedef struct {
-    const char *key; size_t key_len;
-    const char *value; size_t value_len;
-    uint64_t sequence;
-} ngx_cc_ipc_item_t;
-int ngx_cc_ipc_retained(const char *name, size_t name_len, const char *key, size_t key_len,
-    ngx_cc_ipc_item_t *item);
 void ngx_cc_ipc_aside(void);
+void ngx_cc_ipc_untold(void);
 void ngx_cc_life_saw(const char *name, size_t name_len, uint32_t sequence);
 void ngx_cc_ipc_unhappy(int what, const char *name, size_t name_len,
     const char *why, size_t why_len);
@@ -46,7 +41,7 @@ int ngx_cc_ipc_mourn(void *request, void *sema, void *post);
 int ngx_http_lua_ffi_sema_post(void *sem, int n);
 ]]
 
-local CALL, REPLY, FAILURE, RETAINED = 3, 4, 5, 6
+local CALL, REPLY, FAILURE, RETAINED, REVIEW = 3, 4, 5, 6, 10
 local NOBODY, TOO_LONG = -2, -4
 local UNHANDLED, FAILED, LATE = 0, 1, 2
 -- Who takes; the last one only says that it will wait.
@@ -144,20 +139,22 @@ local function answer(to, call, kind, data)
     end
 end
 
-local item = ffi.new "ngx_cc_ipc_item_t"
-
--- The retained value as it is now: a notice says only that it has changed.
-local function retained(name, key)
-    if C.ngx_cc_ipc_retained(name, #name, key, #key, item) == 1 then
-        return ffi_string(item.value, item.value_len)
+-- A notice says only that a value has changed: the handler gets it as it is now.
+local function handle_retained(name, handler, key, sequence)
+    local value, code = retained.tell(name, key)
+    if not value and code ~= 0 then
+        C.ngx_cc_ipc_untold()   -- somebody keeps it locked: later
+        return true
     end
+    local ok, err = xpcall(handler, trace, value, key)
+    C.ngx_cc_life_saw(name, #name, sequence)
+    return ok, err
 end
 
 local function handle(name, handler, data, from, kind, call)
     local ok, result
     if kind == RETAINED then
-        ok, result = xpcall(handler, trace, retained(name, data), data)
-        C.ngx_cc_life_saw(name, #name, call)
+        ok, result = handle_retained(name, handler, data, call)
     else
         ok, result = xpcall(handler, trace, data)
     end
@@ -224,9 +221,34 @@ local function resolve(call, from, kind, data)
     end
 end
 
+-- Has the receiver tell a name's handler what it was not told; `at_once` may do so instead.
+local function tell_untold(name, at_once)
+    local list, visited = retained.untold(name)
+    if not list then
+        C.ngx_cc_ipc_untold()
+        return
+    elseif #list == 0 then
+        C.ngx_cc_life_saw(name, #name, visited)
+        return
+    end
+    for i, one in ipairs(list) do
+        local key, sequence = one.key, i == #list and visited or one.sequence % 0x100000000
+        if not at_once or not at_once(key, sequence) then
+            last = last + 1
+            backlog[last] = { name, key, ngx.worker.pid(), ngx.worker.id(), RETAINED, sequence }
+            backlog_bytes = backlog_bytes + #name + #key + BACKLOG_OVERHEAD
+        end
+    end
+end
+
 local function dispatch(name, data, from, worker, kind, call)
     if kind == REPLY or kind == FAILURE then
         return resolve(call, worker, kind, data)
+    elseif kind == REVIEW then
+        for of in pairs(handlers) do
+            tell_untold(of)     -- somebody could not, or was killed before it had
+        end
+        return
     end
     local handler = handlers[name]
     if not handler then
@@ -412,24 +434,20 @@ function _M.start()
     end
 end
 
--- Runs a handler for what is retained already. In init_worker at once, before any request; a
--- handler that wants to yield there, and any handler elsewhere, runs in the receiver.
--- `sequence`: what the handler has seen of the name then.
-function _M.catch_up(name, key, now, sequence)
-    local handler = handlers[name]
-    if now and handler and xpcall(handler, trace, retained(name, key), key) then
-        C.ngx_cc_life_saw(name, #name, sequence)
-        return
-    end
-    last = last + 1
-    backlog[last] = { name, key, ngx.worker.pid(), ngx.worker.id(), RETAINED, sequence }
-    backlog_bytes = backlog_bytes + #name + #key + BACKLOG_OVERHEAD
+-- Runs a handler for what is retained already. In init_worker, `now`, before any request; a handler
+-- that wants to yield there, and any handler elsewhere, runs in the receiver.
+function _M.catch_up(name, now)
+    tell_untold(name, now and function(key, sequence)
+        local handler = handlers[name]
+        return handler and handle_retained(name, handler, key, sequence)
+    end)
     sema:post(1)
 end
 
 -- Sets or, with fn false, deletes a handler.
 function _M.set(name, fn, beside)
     handlers[name] = fn or nil
+    retained.forget(name)
     concurrent[name] = fn and beside or nil
 end
 

@@ -7,7 +7,7 @@ use crate::ngx::lua::Package;
 
 /// Names that `cc_lua_preload` takes, and the package each stands for; a package may stand under
 /// several.
-pub static PACKAGES: [(&str, Package); 22] = [
+pub static PACKAGES: [(&str, Package); 23] = [
     ("ngx.ipc", package(c"ngx.ipc", c"=ngx.ipc", include_str!("ipc.lua"))),
     (
         "ngx.ipc",
@@ -16,6 +16,10 @@ pub static PACKAGES: [(&str, Package); 22] = [
     (
         "ngx.ipc",
         package(c"ngx.ipc.receiver", c"=ngx.ipc.receiver", include_str!("ipc_receiver.lua")),
+    ),
+    (
+        "ngx.ipc",
+        package(c"ngx.ipc.retained", c"=ngx.ipc.retained", include_str!("ipc_retained.lua")),
     ),
     ("ngx.cc", package(c"ngx.cc", c"=ngx.cc", include_str!("cc.lua"))),
     (

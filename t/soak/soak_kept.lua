@@ -53,12 +53,16 @@ function _M.change()
     if random(6) == 1 then set(key, nil) else set(key, value_of(key)) end
 end
 
--- Tells everybody again, or that nothing is kept: who set a value may have been killed before it had told all.
+-- Tells everybody again, or that nothing is kept: a handler without memory may not have noted what it was told.
 function _M.touch(how)
     for n = 1, KEYS do
         local key = "key" .. n
+        local value = ipc.retained(NAME, key)
+        if not value then
+            set(key, value_of(key))     -- the end of nothing is not told
+        end
         -- 2: ends them
-        set(key, how ~= 2 and ipc.retained(NAME, key) or nil)
+        set(key, how ~= 2 and value or nil)
     end
 end
 

@@ -176,6 +176,11 @@ exported! {
         worker::with(Worker::take_aside);
     }
 
+    /// This worker's handlers could not be told of a retained value: later.
+    fn ngx_cc_ipc_untold() -> (), (), {
+        worker::with(|worker| worker.leave_untold(worker.me().seat));
+    }
+
     /// How many calls of this worker wait for replies.
     fn ngx_cc_ipc_calls(calls: u32) -> (), (), {
         worker::with(|worker| worker.calls(calls as usize));

@@ -439,9 +439,10 @@ impl Worker {
         self.mailbox.forget(alive);
         self.greet_elders();
         self.flush();
+        self.tell_untold();
         let others = self.others.keys().any(|seat| seat.generation != own);
         let elders = others || !self.estates.is_empty();
-        if elders || self.held > 0 || self.mailbox.is_assembling() {
+        if elders || !self.untold.is_empty() || self.held > 0 || self.mailbox.is_assembling() {
             self.keep_house();
         }
     }

@@ -1,9 +1,10 @@
 //! Retained values, as this worker sets and sees them.
 
 use super::sending::{Letter, Reach, Unsent};
-use super::worker::Worker;
-use crate::proto::ipc::Seat;
+use super::worker::{self, Worker};
 use crate::proto::ipc::frame::Kind;
+use crate::proto::ipc::outbox::Refused;
+use crate::proto::ipc::{Addressee, Seat};
 use crate::shm::retained::{Busy, SetError};
 
 /// A retained value, copied out.
@@ -16,9 +17,44 @@ pub struct Copy {
     pub sequence: u64,
 }
 
+/// Asks a worker's handlers to compare what they were told with what is kept.
+const REVIEW: Letter<'_> = Letter { kind: Kind::Review, call: 0, name: b"", data: b"" };
+
+/// A worker was killed, maybe between a change and the last of its notices, and what waited in it is
+/// gone: this one's handlers look for what they were not told.
+pub fn died() {
+    worker::with(|worker| {
+        worker.leave_untold(worker.me().seat);
+        worker.tell_untold();
+    });
+}
+
 impl Worker {
+    /// That worker, which may be this one, is told of everything it has missed, when it has room.
+    pub fn leave_untold(&mut self, seat: Seat) {
+        if !self.untold.contains(&seat) {
+            self.untold.push(seat);
+        }
+        self.keep_house();
+    }
+
+    /// Tells those who have room now.
+    pub(super) fn tell_untold(&mut self) {
+        let mut untold = std::mem::take(&mut self.untold);
+        untold.retain(|seat| {
+            let own = *seat == self.me().seat;
+            if own && self.receiver.is_none() {
+                return false; // handlers that come later look for themselves
+            }
+            let full = !own && self.peer(*seat).is_some_and(|peer| peer.waiting() > 0);
+            let refused = |worker: &mut Worker| worker.send_seat(*seat, Addressee::Seat, REVIEW);
+            full || refused(self) == Err(Unsent::Refused(Refused::Full))
+        });
+        self.untold = untold;
+    }
+
     /// Retains `value`, or ends what was retained, and tells every worker. The sequence number, 0
-    /// where there was nothing to end; and who could not be told now.
+    /// where there was nothing to end; and who could not be told now, but will be.
     pub fn retain(
         &mut self,
         name: &[u8],
@@ -32,6 +68,7 @@ impl Worker {
         // the number's low half is enough to tell it from its neighbours
         let letter = Letter { kind: Kind::Retained, call: sequence as u32, name, data: key };
         let untold = if sequence > 0 { self.broadcast(Reach::Newer, letter) } else { Vec::new() };
+        untold.iter().for_each(|(seat, _)| self.leave_untold(*seat));
         Ok((sequence, untold))
     }
 

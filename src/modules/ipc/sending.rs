@@ -222,7 +222,7 @@ impl Worker {
         if is_last || waits { to | 1u128.checked_shl(seat as u32).unwrap_or_default() } else { 0 }
     }
 
-    fn peer(&mut self, seat: Seat) -> Option<&mut Peer> {
+    pub(super) fn peer(&mut self, seat: Seat) -> Option<&mut Peer> {
         let own = self.me.seat.generation;
         if seat.generation == own {
             return self.peers.get_mut(usize::from(seat.worker.0));

@@ -124,6 +124,8 @@ pub struct Worker {
     pub(super) copies: Vec<Copy>,
     /// Up to where the last visit of a name saw it.
     pub(super) visited: u64,
+    /// Workers whose handlers may not have been told of a retained value.
+    pub(super) untold: Vec<Seat>,
     /// Processes that were sent to lately, by process id modulo its length.
     pub(super) recent: [Option<Recent>; RECENT],
     pub(super) grace: bool,
@@ -207,6 +209,7 @@ pub fn enter(
         metrics: legacy.metrics,
         copies: Vec::new(),
         visited: 0,
+        untold: Vec::new(),
         recent: [None; RECENT],
         grace: true,
         events: None,

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd, RawFd};
 use nix::errno::Errno;
 
 use super::{Own, now};
-use crate::modules::ipc::inquiry;
+use crate::modules::ipc::{inquiry, retaining};
 use crate::ngx::log::{self, Level};
 use crate::ngx::process::{self, Bundle};
 use crate::ngx::socket;
@@ -126,6 +126,7 @@ impl Own {
                 Read::Missed(_, next) => {
                     // too much at once: looks at everybody
                     self.known = next;
+                    retaining::died();
                     inquiry::ended(None);
                     for slot in 0..SLOTS {
                         self.meet(slot);
@@ -139,6 +140,9 @@ impl Own {
                         if let Some(slot) = (0..SLOTS).find(row) {
                             self.meet(slot);
                         }
+                    }
+                    if event.what == What::WorkerCrash {
+                        retaining::died();
                     }
                     if matches!(event.what, What::WorkerCrash | What::WorkerExit) {
                         inquiry::ended(Some(event.seat));

@@ -39,6 +39,8 @@ pub enum Kind {
     Answer,
     /// Whether these asks are still to be answered, after a death: see `ask`.
     Inquiry,
+    /// Changes of retained values may not have been told to this worker's handlers.
+    Review,
 }
 
 impl Kind {
@@ -135,6 +137,7 @@ impl Header {
             7 => Kind::Ask,
             8 => Kind::Answer,
             9 => Kind::Inquiry,
+            10 => Kind::Review,
             _ => return Err(FrameError::Header),
         };
         let name = first as u8;

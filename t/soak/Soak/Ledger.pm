@@ -95,7 +95,8 @@ sub compare ($self, $from, $whom, $kind, $accepted, $holders, $inherits) {
     my $fate     = $self->fate($from);
     my $where    = "from $from ($fate) to $whom, kind $kind: $accepted accepted, $handled handled";
 
-    # a sender killed between the acceptance and its note has one more accepted than it says
+    # a sender killed between the acceptance and its note has one more accepted than it says; one
+    # without memory may also have noted what it could not send then
     my $unnoted = $self->{denied}{$from} ? UNNOTED : $fate eq 'killed' ? 1 : 0;
     push @{ $self->{wrong} }, "$where: too many" if $handled > $accepted + $unnoted;
 
@@ -120,7 +121,7 @@ sub compare ($self, $from, $whom, $kind, $accepted, $holders, $inherits) {
     $self->{accepted} += $accepted;
     return if !$missing;
 
-    if ($denied) {
+    if ($denied || $self->{denied}{$from} && $missing <= UNNOTED) {
         $self->{missing}{denied} += $missing;
         return;
     }

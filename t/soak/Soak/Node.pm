@@ -188,6 +188,9 @@ sub may_starve ($self) {
     return !grep { alive($_) } keys %{ $self->{denied}{memory} };
 }
 
+# Whether no worker has yet to be started, or to take notice of another one.
+sub knows_all ($self) { !%{ $self->{stopped} } && $self->is_settled }
+
 # The new workers of a reload, awaited.
 sub reload_and_wait ($self, $workers) {
     my %old = map { $_ => 1 } $self->processes;
@@ -199,7 +202,7 @@ sub reload_and_wait ($self, $workers) {
 
 # A worker may open so many more files, or take so much more memory, for some seconds.
 sub squeeze ($self, $what, $which, $more, $seconds) {
-    return if $what eq 'files' ? !$self->may_starve : !$self->may_spawn;
+    return if $what eq 'files' ? !$self->may_starve || !$self->knows_all : !$self->may_spawn;
     my $pid = pick($which, grep { !$self->{limits}{$_} && alive($_) } $self->processes) or return;
     my $limit = CC::Limit::take($pid, $what, $more) or return;
     $self->{limits}{$pid} = { %$limit, what => $what, until => now() + $seconds };

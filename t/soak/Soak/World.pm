@@ -63,8 +63,7 @@ sub calm ($self) {
     $_->tend(1) for $self->nodes;
     $self->{load}->hear;
     $_->calm for $self->nodes;
-    # who was killed while it set a value may not have told all of it
-    $_->control(quiet => $self->{quiet} + 1, touch => scalar(map { keys %{ Soak::Account::deaths($_) } } $_->lives) ? 1 : 0) for $self->nodes;
+    $_->control(quiet => $self->{quiet} + 1, touch => %{ $_->{denied}{memory} // {} } ? 1 : 0) for $self->nodes;
     $self->{quiet}++;
     until_true(sub { !$self->{load}->hear }, 30) or croak 'requests are not answered';
     $_->calm, $_->note_deaths for $self->nodes;
