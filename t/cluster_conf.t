@@ -21,6 +21,8 @@ my @bad = (
     [ 'cc_channel a timeout=0;', '', qr/invalid parameter "timeout=0"/, 1 ],
     [ 'cc_channel a timeout=1s timeout=2s;', '', qr/duplicate parameter "timeout=2s"/, 1 ],
     [ 'cc_channel a heartbeat=x;', '', qr/invalid parameter "heartbeat=x"/, 1 ],
+    [ 'cc_channel a heartbeat=49ms;', '', qr/"heartbeat=49ms" is not from 50ms to 60000ms/, 1 ],
+    [ 'cc_channel a heartbeat=61s;', '', qr/"heartbeat=61s" is not from 50ms to 60000ms/, 1 ],
     [ 'cc_channel a super=10.0.0.1;', '', qr/not an address of the form HOST:PORT in "10\.0\.0\.1" of the "cc_channel" directive/, 1 ],
     [ 'cc_node 10.0.0.1;', '', qr/not an address of the form HOST:PORT in "10\.0\.0\.1" of the "cc_node" directive/, 1 ],
     [ 'cc_node 10.0.0.1:99999;', '', qr/the port must be between 1 and 65535 in "10\.0\.0\.1:99999" of the "cc_node"/, 1 ],

@@ -49,6 +49,38 @@ subtest 'a storm of reloads' => sub {
     $s->log_is_clean;
 };
 
+subtest 'a handler that does not keep up' => sub {
+    my $c = CC::Console->start(workers => 60, timeout => 60, init => q{
+        local life = require "ngx.cc.lifecycle"
+        t.crashes, t.starts = 0, 0
+        life.on("worker_crash", function()
+            while ngx.worker.id() == 0 and not t.go do ngx.sleep(0.01) end
+            t.crashes = t.crashes + 1
+        end)
+        life.on("worker_start", function() t.starts = t.starts + 1 end)
+        t.life = life
+    });
+    my $s = $c->s;
+    my $killed = 0;
+    while ($killed < 600) {
+        my @pid = map { $s->worker_pid($_) } 1 .. 59;
+        kill KILL => @pid;
+        $killed += @pid;
+        $s->wait_for(sub { !grep { ($s->worker_pid($_) // $pid[ $_ - 1 ]) == $pid[ $_ - 1 ] } 1 .. 59 }, 'successors');
+    }
+    is $c->until(0, 'return t.life.counters().crashes.count', $killed), $killed, 'all are counted';
+    $c->run(0, 't.go = true');
+    my $missed = $s->wait_log(qr/\[warn\].*lifecycle: (\d+) events were missed: a handler does not keep up/);
+    ok $missed, 'so many wait for a handler and no more';
+    is $c->until(0, 'return t.crashes + t.starts > 1000', 'true'), 'true', 'those that waited come';
+    my ($count) = $s->error_log =~ /lifecycle: (\d+) events were missed/;
+    cmp_ok $c->run(0, 'return t.crashes + t.starts') + $count, '>=', 2 * $killed, 'the others are counted';
+    my $heard = $c->run(0, 'return t.crashes');
+    kill KILL => $s->worker_pid(1);
+    is $c->until(0, 'return t.crashes', $heard + 1), $heard + 1, 'and later ones come again';
+    ok $s->quit(30), 'quits';
+};
+
 subtest 'sixty-four workers' => sub {
     my $s = CC::Server->new(module => 1, lua => 1, workers => 64, timeout => 60, http => q{
         init_worker_by_lua_block {

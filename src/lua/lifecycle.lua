@@ -39,6 +39,8 @@ local post = ffi.cast("void *", C.ngx_http_lua_ffi_sema_post)
 local WAIT = 86400
 -- A light thread's request never frees what it has allocated, so the waiter starts afresh now and then.
 local RENEW = 1000
+-- Events that wait for handlers which do not keep up, as many as the zone's journal has.
+local QUEUE_MAX = 1024
 
 local WHAT = { "start", "reload", "worker_start", "worker_exit", "worker_crash" }
 local WHY = { "start", "reload", "upgrade", "respawn", "return", "stop", "rollback" }
@@ -60,6 +62,7 @@ local handlers = {}     -- event -> list of functions
 local keys = {}         -- key -> { fn =, state = "waiting" | "running" | "held" }
 local leavers = {}      -- functions that run once this worker is told to leave
 local queue, first, last = {}, 1, 0
+local missed = 0        -- events that found it full
 local sema              -- what the waiter waits on
 local running           -- a light thread runs handlers
 local leader_pid
@@ -116,15 +119,23 @@ local function from_queue()
         local info = queue[first]
         queue[first] = nil
         first = first + 1
+        if missed > 0 then
+            ngx.log(ngx.WARN, "lifecycle: ", missed, " events were missed: a handler does not keep up")
+            missed = 0
+        end
         fire(info)
     end
 end
 
 local function push(info)
-    if handlers[info.event] then
-        last = last + 1
-        queue[last] = info
+    if not handlers[info.event] then
+        return
+    elseif last - first + 1 >= QUEUE_MAX then
+        missed = missed + 1
+        return
     end
+    last = last + 1
+    queue[last] = info
 end
 
 local function see_leader()

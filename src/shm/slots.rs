@@ -249,6 +249,15 @@ impl Table {
         }
     }
 
+    /// How many messages a dead owner of a seat held: they are counted as lost by who claims it.
+    pub fn held_in(&self, seat: Seat) -> u64 {
+        let left = |slot: &&Slot| {
+            let owner = Worker::unpack(slot.identity.load(Ordering::Acquire)); // as in workers()
+            owner.is_some_and(|owner| owner.seat == seat && owner.state != State::Ousted)
+        };
+        self.slots.iter().find(left).map_or(0, |slot| slot.held.load(Ordering::Relaxed))
+    }
+
     fn take(&self, mine: u64, free: impl Fn(&Slot, u64) -> bool) -> Option<SlotId> {
         self.slots.iter().zip(0..).find_map(|(slot, id)| {
             let word = slot.identity.load(Ordering::Acquire); // pairs with the CAS below

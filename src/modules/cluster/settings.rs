@@ -6,6 +6,7 @@ use crate::ngx::conf::{Conf, ConfError, ConfResult, Line, shown};
 use crate::ngx::log::Level;
 use crate::proto::cluster::action::check_channel;
 use crate::proto::cluster::allow::{self, Address, AllowList};
+use crate::proto::cluster::membership::HEARTBEAT_RANGE;
 use crate::proto::cluster::secret::{SecretError, Secrets};
 use crate::shm::nodes::CHANNELS;
 
@@ -134,7 +135,15 @@ pub fn cc_channel(cf: &mut Conf<'_>, settings: &mut Settings) -> ConfResult {
         let again = match option {
             b"super" => channel.superior.replace(resolved(value, "cc_channel")?).is_some(),
             b"timeout" => channel.timeout.replace(time()?).is_some(),
-            b"heartbeat" => channel.heartbeat.replace(time()?).is_some(),
+            b"heartbeat" => {
+                let heartbeat = time()?;
+                let (least, most) = HEARTBEAT_RANGE.into_inner();
+                if !HEARTBEAT_RANGE.contains(&(heartbeat as u64)) {
+                    let why = format!("\"{}\" is not from {least}ms to {most}ms", shown(word));
+                    return Err(why.into());
+                }
+                channel.heartbeat.replace(heartbeat).is_some()
+            }
             _ => return Err(invalid()),
         };
         if again {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 
 use super::alive;
+use super::receiving::tell_lost;
 use super::worker::Worker;
 use crate::ngx::memory::Mapping;
 use crate::ngx::socket::{self, Line};
@@ -136,7 +137,7 @@ impl Worker {
                 lost += messages;
             })
         });
-        self.tell_lost(lost);
+        tell_lost(lost, "their receivers are gone");
         self.estates = estates;
     }
 }

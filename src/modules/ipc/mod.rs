@@ -317,7 +317,8 @@ impl Drop for Departure {
     fn drop(&mut self) {
         let lost = worker::leave();
         if lost > 0 {
-            let news = format_args!("cc: {lost} messages were lost with the leaving worker");
+            let were = if lost == 1 { "message was" } else { "messages were" };
+            let news = format_args!("cc: {lost} {were} lost with the leaving worker");
             log::cycle(Level::Notice, news);
         }
     }

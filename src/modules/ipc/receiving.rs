@@ -402,15 +402,7 @@ impl Worker {
     /// So many messages are lost, whose receivers are gone.
     pub(super) fn lose(&self, messages: usize) {
         self.count(Counter::Lost, messages);
-        self.tell_lost(messages);
-    }
-
-    /// The log is told of them.
-    pub(super) fn tell_lost(&self, messages: usize) {
-        if messages > 0 {
-            let text = format_args!("ipc: {messages} messages are lost: their receivers are gone");
-            say::say_of(Level::Notice, "ipc dropped", "receivers gone", text);
-        }
+        tell_lost(messages, "their receivers are gone");
     }
 
     /// Forgets what belongs to the dead.
@@ -431,7 +423,8 @@ impl Worker {
         self.lose(lost);
         if own == newest && self.me.state != State::Ousted {
             self.settle_estates();
-            table.bury(self.slot, alive);
+            let held = table.bury(self.slot, alive);
+            tell_lost(held as usize, KILLED);
         } else {
             // newer workers hold the same, as who has this one's seat now; they bury whoever left one
             self.estates.clear();
@@ -452,6 +445,18 @@ impl Worker {
         if let Some(events) = self.events.as_mut().filter(|events| !events.housekeeping.is_set()) {
             events.housekeeping.after(HOUSEKEEPING, false);
         }
+    }
+}
+
+/// Why messages are lost that waited in a worker which was killed.
+pub(super) const KILLED: &str = "they waited in a worker that was killed";
+
+/// Tells who runs the node of messages that are lost, where there are any.
+pub(super) fn tell_lost(messages: usize, why: &str) {
+    if messages > 0 {
+        let are = if messages == 1 { "message is" } else { "messages are" };
+        let text = format_args!("ipc: {messages} {are} lost: {why}");
+        say::say_of(Level::Notice, "ipc dropped", why, text);
     }
 }
 

@@ -12,6 +12,7 @@ use super::estate::Estate;
 use super::mailbox::Mailbox;
 use super::native;
 use super::peer::{Peer, Way};
+use super::receiving::{KILLED, tell_lost};
 use super::retaining::Copy;
 use super::rings::{self, Bells, Reader};
 use super::sending::{RECENT, Recent};
@@ -170,7 +171,9 @@ pub fn enter(
     let me = usize::from(seat.worker.0);
     let mine = legacy.lines.get_mut(me).ok_or("no line was made for this worker")?;
     oust(table, pid, seat, &mine.send);
+    let held = table.held_in(seat);
     let slot = table.claim(pid, seat, alive).ok_or("every slot of the worker table is taken")?;
+    tell_lost(held as usize, KILLED);
     let line = mine.receive.take().ok_or("this worker's line was taken before")?;
     let own_send = socket::duplicate(&mine.send).map_err(|errno| format!("dup failed: {errno}"))?;
     let bells = legacy.rings.map(|(mesh, fds)| rings::bells(mesh, me, fds));

@@ -63,6 +63,7 @@ mod tests;
 mod validity;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::RangeInclusive;
 
 use bond::Bond;
 use calls::Pending;
@@ -77,6 +78,9 @@ use standing::{Client, Place, Snapshot, Standing, Super};
 
 /// Whether a learned address may be used.
 pub type Allow = Box<dyn Fn(&str) -> bool + Send>;
+
+/// What a heartbeat may be, whoever asks for it, in milliseconds.
+pub const HEARTBEAT_RANGE: RangeInclusive<u64> = 50..=60_000;
 
 /// All times, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

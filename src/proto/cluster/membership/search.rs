@@ -8,13 +8,10 @@ use super::bond::Bond;
 use super::calls::{Order, Purpose, refusal};
 use super::message::{Answer, Reason, Request};
 use super::output::{CallId, Note, Report, Token};
-use super::{Membership, State};
+use super::{HEARTBEAT_RANGE, Membership, State};
 
 /// Tries at a super that somebody ordered; a single call may be lost.
 const ORDERED_TRIES: u32 = 3;
-/// What a super may ask for as its clients' heartbeat, in milliseconds.
-const HEARTBEAT_MIN: u64 = 50;
-const HEARTBEAT_MAX: u64 = 60_000;
 /// How often a node follows the advice of full supers in one search.
 const REDIRECTS: u32 = 8;
 
@@ -186,7 +183,7 @@ impl Membership {
                     self.take_leave(now, to, Order::None);
                     self.refused(now, if loops { Reason::Loop } else { Reason::Depth });
                 } else {
-                    let heartbeat = heartbeat.clamp(HEARTBEAT_MIN, HEARTBEAT_MAX);
+                    let heartbeat = heartbeat.clamp(*HEARTBEAT_RANGE.start(), *HEARTBEAT_RANGE.end());
                     let next = now + self.random.around(heartbeat, 10);
                     self.adopt(now, Bond::new(to, id, epoch, path, heartbeat, next));
                 }
