@@ -183,7 +183,8 @@ impl Membership {
                     self.take_leave(now, to, Order::None);
                     self.refused(now, if loops { Reason::Loop } else { Reason::Depth });
                 } else {
-                    let heartbeat = heartbeat.clamp(*HEARTBEAT_RANGE.start(), *HEARTBEAT_RANGE.end());
+                    let heartbeat =
+                        heartbeat.clamp(*HEARTBEAT_RANGE.start(), *HEARTBEAT_RANGE.end());
                     let next = now + self.random.around(heartbeat, 10);
                     self.adopt(now, Bond::new(to, id, epoch, path, heartbeat, next));
                 }
