@@ -5,6 +5,8 @@
 pub mod format;
 pub mod prometheus;
 
+use std::rc::Rc;
+
 use serde::{Serialize, Serializer};
 
 /// The node.
@@ -85,7 +87,7 @@ pub struct Worker {
     pub counters: Counters,
     /// The last sequence number that it has seen of each retained name it listens to.
     #[serde(serialize_with = "as_map")]
-    pub seen: Vec<(String, u64)>,
+    pub seen: Vec<(Rc<str>, u64)>,
 }
 
 /// Messages, counted.
@@ -326,11 +328,11 @@ pub struct Zone {
     pub tables: u64,
 }
 
-fn as_map<N: Serialize, V: Serialize, S: Serializer>(
+fn as_map<N: AsRef<str>, V: Serialize, S: Serializer>(
     pairs: &[(N, V)],
     to: S,
 ) -> Result<S::Ok, S::Error> {
-    to.collect_map(pairs.iter().map(|(name, value)| (name, value)))
+    to.collect_map(pairs.iter().map(|(name, value)| (name.as_ref(), value)))
 }
 
 /// As JSON.

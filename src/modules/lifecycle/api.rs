@@ -244,11 +244,13 @@ exported! {
     fn ngx_cc_life_seen(name: Text, len: usize, last: Out<u64>, rows: Out<Seen>, room: usize) -> i32, BUG, {
         let Some(node) = view::node() else { return NOT_A_WORKER };
         let name = name.bytes(len);
-        let number = |list: &[(Vec<u8>, u64)]| {
-            list.iter().find(|(known, _)| known == name).map(|(_, sequence)| *sequence)
-        };
-        last.fill(1, std::iter::once(number(&node.retained).unwrap_or(0)));
-        let seen = node.workers.iter().filter_map(|worker| Some((worker, number(&worker.seen)?)));
+        let place = node.retained.iter().position(|(known, _)| known == name);
+        let number = place.and_then(|place| node.retained.get(place)).map_or(0, |(_, last)| *last);
+        last.fill(1, std::iter::once(number));
+        let seen = node.workers.iter().filter_map(|worker| {
+            let (_, sequence) = worker.seen.iter().find(|(at, _)| Some(*at) == place)?;
+            Some((worker, *sequence))
+        });
         rows.fill(room, seen.map(|(worker, sequence)| Seen {
             id: u32::from(worker.id.0),
             pid: worker.pid.0,

@@ -32,8 +32,9 @@ pub struct Worker {
     pub status: Option<Status>,
     /// Crashes in its seat, one after the other, since anybody in it was ready.
     pub deaths: u64,
-    /// The last sequence number that it has seen of each retained name that it listens to.
-    pub seen: Vec<(Vec<u8>, u64)>,
+    /// Of each retained name that it listens to, by its place in [`Node::retained`], the last sequence
+    /// number that it has seen.
+    pub seen: Vec<(usize, u64)>,
 }
 
 /// The node.
@@ -112,7 +113,6 @@ impl Own {
                 seat.generation == generation && usize::from(seat.worker.0) == id
             };
             let view = views.iter().filter(here).max_by_key(|(_, view)| view.since);
-            let view = view.map(|(_, view)| view.clone());
             view.map_or(
                 Place {
                     member: None,
@@ -121,12 +121,12 @@ impl Own {
                     ready: false,
                     reason: String::new(),
                 },
-                |view| Place {
+                |(_, view)| Place {
                     member: Some(view.member),
                     status: view.status,
                     deaths: view.deaths,
                     ready: view.ready == Some(true),
-                    reason: view.reason,
+                    reason: view.reason.clone(),
                 },
             )
         };
@@ -150,8 +150,8 @@ impl Own {
             .into_iter()
             .filter(|(_, view)| shown(view))
             .map(|(slot, view)| {
-                let seen = retained.iter().filter_map(|(name, _)| {
-                    self.life.last_seen(slot, name).map(|sequence| (name.clone(), sequence))
+                let seen = retained.iter().enumerate().filter_map(|(place, (name, _))| {
+                    self.life.last_seen(slot, name).map(|sequence| (place, sequence))
                 });
                 Worker {
                     id: view.member.seat.worker,

@@ -1,5 +1,7 @@
 //! What the status tells of the workers' lives, as `modules::lifecycle` knows them.
 
+use std::rc::Rc;
+
 use crate::modules::ipc::report;
 use crate::modules::lifecycle::{Living, view};
 use crate::proto::lifecycle::ended_by;
@@ -27,7 +29,9 @@ pub fn ready() -> Option<Result<(), String>> {
 /// All of it, with what each has seen of these names.
 pub fn look(names: &report::Names, living: &Living) -> Option<Lives> {
     let node = view::node_with(names.clone(), living)?;
-    let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
+    let text = |name: &[u8]| Rc::<str>::from(String::from_utf8_lossy(name));
+    let known: Vec<Rc<str>> = node.retained.iter().map(|(name, _)| text(name)).collect();
+    let seen = |(place, sequence): (usize, u64)| Some((Rc::clone(known.get(place)?), sequence));
     let workers = node.workers.into_iter().map(|worker| Worker {
         id: worker.id.0,
         pid: worker.pid.0,
@@ -39,18 +43,21 @@ pub fn look(names: &report::Names, living: &Living) -> Option<Lives> {
         why: Some(worker.why.word()),
         crashes: worker.deaths,
         ended: worker.status.map(|status| ended_by(Some(status))),
-        seen: worker.seen.iter().map(|(name, sequence)| (text(name), *sequence)).collect(),
+        seen: worker.seen.into_iter().filter_map(seen).collect(),
         ..Worker::default()
     });
     let count = |(name, count, last): (&'static str, u64, u64)| {
         (name, Count { count, last: Some(last).filter(|last| *last > 0) })
     };
-    let name = |(name, sequence): &(Vec<u8>, u64)| Name { name: text(name), sequence: *sequence };
+    let name = |(name, (_, sequence)): (&Rc<str>, &(Vec<u8>, u64))| Name {
+        name: name.to_string(),
+        sequence: *sequence,
+    };
     Some(Lives {
         workers: workers.collect(),
         ready: node.ready,
         leader: node.leader.map(|leader| leader.seat.worker.0),
-        names: node.retained.iter().map(name).collect(),
+        names: known.iter().zip(&node.retained).map(name).collect(),
         lifecycle: Lifecycle {
             load: Some(node.load.word()),
             counts: node.counters.into_iter().map(count).collect(),

@@ -60,7 +60,7 @@ impl Family<'_> {
         self.text.push_str(suffix);
         for (at, (name, value)) in labels.iter().enumerate() {
             let _ = write!(self.text, "{}{name}=\"", if at == 0 { '{' } else { ',' });
-            escape(self.text, &value.to_string());
+            let _ = write!(Escaped(self.text), "{value}");
             self.text.push('"');
         }
         let _ = writeln!(self.text, "{} {value}", if labels.is_empty() { "" } else { "}" });
@@ -76,15 +76,23 @@ impl Family<'_> {
     }
 }
 
-/// A label's value.
-fn escape(to: &mut String, value: &str) {
-    for char in value.chars() {
-        match char {
-            '\\' => to.push_str("\\\\"),
-            '"' => to.push_str("\\\""),
-            '\n' => to.push_str("\\n"),
-            other => to.push(other),
+/// What is written to it becomes a label's value.
+struct Escaped<'t>(&'t mut String);
+
+impl Write for Escaped<'_> {
+    fn write_str(&mut self, value: &str) -> std::fmt::Result {
+        const SPECIAL: [char; 3] = ['\\', '"', '\n'];
+        for part in value.split_inclusive(SPECIAL) {
+            let plain = part.strip_suffix(SPECIAL).unwrap_or(part);
+            self.0.push_str(plain);
+            match part.as_bytes().get(plain.len()) {
+                Some(b'\n') => self.0.push_str("\\n"),
+                Some(b'"') => self.0.push_str("\\\""),
+                Some(_) => self.0.push_str("\\\\"),
+                None => {}
+            }
         }
+        Ok(())
     }
 }
 
