@@ -13,7 +13,7 @@ local co_running = coroutine.running
 local timer_at = ngx.timer.at
 local spawn = ngx.thread.spawn
 local traceback = debug.traceback
-local pairs, ipairs, type, tostring, xpcall = pairs, ipairs, type, tostring, xpcall
+local pairs, type, tostring, xpcall = pairs, type, tostring, xpcall
 local getfenv, setfenv, setmetatable = getfenv, setfenv, setmetatable
 
 ffi.cdef [[
@@ -27,7 +27,6 @@ int ngx_cc_ipc_send(uint32_t pid, uint32_t kind, uint32_t call,
     const char *name, size_t name_len, const char *data, size_t data_len);
 int ngx_cc_ipc_take(ngx_cc_ipc_mail_t *mail, int who);
 void ngx_cc_ipc_aside(void);
-void ngx_cc_ipc_untold(void);
 void ngx_cc_life_saw(const char *name, size_t name_len, uint32_t sequence);
 void ngx_cc_ipc_unhappy(int what, const char *name, size_t name_len,
     const char *why, size_t why_len);
@@ -141,10 +140,9 @@ end
 
 -- A notice says only that a value has changed: the handler gets it as it is now.
 local function handle_retained(name, handler, key, sequence)
-    local value, code = retained.tell(name, key)
-    if not value and code ~= 0 then
-        C.ngx_cc_ipc_untold()   -- somebody keeps it locked: later
-        return true
+    local value, busy = retained.tell(name, key)
+    if busy then
+        return true     -- later
     end
     local ok, err = xpcall(handler, trace, value, key)
     C.ngx_cc_life_saw(name, #name, sequence)
@@ -221,23 +219,17 @@ local function resolve(call, from, kind, data)
     end
 end
 
--- Has the receiver tell a name's handler what it was not told; `at_once` may do so instead.
-local function tell_untold(name, at_once)
-    local list, visited = retained.untold(name)
-    if not list then
-        C.ngx_cc_ipc_untold()
-        return
-    elseif #list == 0 then
-        C.ngx_cc_life_saw(name, #name, visited)
-        return
-    end
-    for i, one in ipairs(list) do
-        local key, sequence = one.key, i == #list and visited or one.sequence % 0x100000000
-        if not at_once or not at_once(key, sequence) then
-            last = last + 1
-            backlog[last] = { name, key, ngx.worker.pid(), ngx.worker.id(), RETAINED, sequence }
-            backlog_bytes = backlog_bytes + #name + #key + BACKLOG_OVERHEAD
-        end
+-- The receiver will tell the name's handler of that key.
+local function tell_later(name, key, sequence)
+    last = last + 1
+    backlog[last] = { name, key, ngx.worker.pid(), ngx.worker.id(), RETAINED, sequence }
+    backlog_bytes = backlog_bytes + #name + #key + BACKLOG_OVERHEAD
+end
+
+-- Somebody could not tell of a change, or was killed before it had.
+local function review()
+    for name in pairs(handlers) do
+        retained.each_untold(name, tell_later)
     end
 end
 
@@ -245,10 +237,7 @@ local function dispatch(name, data, from, worker, kind, call)
     if kind == REPLY or kind == FAILURE then
         return resolve(call, worker, kind, data)
     elseif kind == REVIEW then
-        for of in pairs(handlers) do
-            tell_untold(of)     -- somebody could not, or was killed before it had
-        end
-        return
+        return review()
     end
     local handler = handlers[name]
     if not handler then
@@ -346,6 +335,8 @@ function run()
         elseif taken == 3 then
             from_backlog()
             handled = handled + 1
+        elseif taken == 4 then
+            review()
         elseif taken == 0 then
             sema:wait(WAIT)
         else
@@ -437,9 +428,11 @@ end
 -- Runs a handler for what is retained already. In init_worker, `now`, before any request; a handler
 -- that wants to yield there, and any handler elsewhere, runs in the receiver.
 function _M.catch_up(name, now)
-    tell_untold(name, now and function(key, sequence)
-        local handler = handlers[name]
-        return handler and handle_retained(name, handler, key, sequence)
+    retained.each_untold(name, function(_, key, sequence)
+        local handler = now and handlers[name]
+        if not handler or not handle_retained(name, handler, key, sequence) then
+            tell_later(name, key, sequence)
+        end
     end)
     sema:post(1)
 end

@@ -17,6 +17,8 @@ int ngx_cc_ipc_retained(const char *name, size_t name_len, const char *key, size
 int ngx_cc_ipc_retained_all(const char *name, size_t name_len);
 uint32_t ngx_cc_ipc_retained_visited(void);
 int ngx_cc_ipc_retained_item(size_t index, ngx_cc_ipc_item_t *item);
+void ngx_cc_ipc_untold(void);
+void ngx_cc_life_saw(const char *name, size_t name_len, uint32_t sequence);
 ]]
 
 local item = ffi.new "ngx_cc_ipc_item_t"
@@ -51,18 +53,21 @@ function _M.all(name)
     return list, visited
 end
 
--- The same as `get`, for the name's handler, which is told of it now.
+-- The value for the name's handler, which is told of it now. True as the second one: somebody keeps it
+-- locked, and there will be a review.
 function _M.tell(name, key)
     local value, sequence = _M.get(name, key)
-    if value or sequence == 0 then
-        local keys = told[name]
-        if not keys then
-            keys = {}
-            told[name] = keys
-        end
-        keys[key] = value and sequence
+    if not value and sequence ~= 0 then
+        C.ngx_cc_ipc_untold()
+        return nil, true
     end
-    return value, sequence
+    local keys = told[name]
+    if not keys then
+        keys = {}
+        told[name] = keys
+    end
+    keys[key] = value and sequence
+    return value
 end
 
 -- A new handler has been told nothing.
@@ -70,28 +75,39 @@ function _M.forget(name)
     told[name] = nil
 end
 
--- The keys of which the name's handler does not have the end, or the last value, in this order and as
--- { { key =, sequence = }, ... }, and the number as from `all`; or nil and a code.
-function _M.untold(name)
-    local list, visited = _M.all(name)
-    if not list then
-        return nil, visited
-    end
-    local keys, kept, untold = told[name] or {}, {}, {}
+-- The keys of which the name's handler does not have the end, or the last value, in this order.
+local function untold(name, list)
+    local keys, kept, keys_untold = told[name] or {}, {}, {}
     for _, one in ipairs(list) do
         kept[one.key] = true
     end
     for key, sequence in pairs(keys) do
         if not kept[key] then
-            untold[#untold + 1] = { key = key, sequence = sequence }
+            keys_untold[#keys_untold + 1] = { key = key, sequence = sequence }
         end
     end
     for _, one in ipairs(list) do
         if keys[one.key] ~= one.sequence then
-            untold[#untold + 1] = one
+            keys_untold[#keys_untold + 1] = one
         end
     end
-    return untold, visited
+    return keys_untold
+end
+
+-- Calls fn(name, key, sequence) for what the name's handler was not told; the sequence number's low
+-- half is what the handler has then seen.
+function _M.each_untold(name, fn)
+    local list, visited = _M.all(name)
+    if not list then
+        return C.ngx_cc_ipc_untold()
+    end
+    local keys = untold(name, list)
+    for i, one in ipairs(keys) do
+        fn(name, one.key, i == #keys and visited or one.sequence % 0x100000000)
+    end
+    if #keys == 0 then
+        C.ngx_cc_life_saw(name, #name, visited)
+    end
 end
 
 return _M

@@ -147,7 +147,8 @@ exported! {
     }
 
     /// Takes the next message: 1 one is there, 0 wait for the semaphore, 2 the worker leaves and,
-    /// for the receiver, nothing is there any more. `who`: 0 the receiver, 1 its deputy while a handler has yielded,
+    /// for the receiver, nothing is there any more, 4 the receiver is to compare what is retained with
+    /// what was told. `who`: 0 the receiver, 1 its deputy while a handler has yielded,
     /// 2 the deputy, which takes nothing but will wait.
     fn ngx_cc_ipc_take(mail: Out<Mail>, who: i32) -> i32, BUG, {
         with(|worker| {
@@ -166,6 +167,7 @@ exported! {
             });
             match mail.fill(1, row.into_iter()) {
                 0 if worker.is_over(who != 0) => 2,
+                0 if who == 0 && worker.reviews() => 4,
                 taken => taken as i32,
             }
         })

@@ -305,7 +305,7 @@ impl Worker {
         match &self.receiver {
             Some(_) if self.waiting => {
                 // the deputy may have put something aside before it could know that nobody has yielded
-                if self.sift() || self.aside > 0 || self.over {
+                if self.sift() || self.aside > 0 || self.reviews || self.over {
                     self.post();
                 }
             }

@@ -38,15 +38,23 @@ impl Worker {
         self.keep_house();
     }
 
+    /// Whether the receiver, which has found nothing to take, is to compare; it is told once.
+    pub fn reviews(&mut self) -> bool {
+        let reviews = std::mem::take(&mut self.reviews);
+        self.waiting &= !reviews;
+        reviews
+    }
+
     /// Tells those who have room now.
     pub(super) fn tell_untold(&mut self) {
         let mut untold = std::mem::take(&mut self.untold);
         untold.retain(|seat| {
-            let own = *seat == self.me().seat;
-            if own && self.receiver.is_none() {
-                return false; // handlers that come later look for themselves
+            if *seat == self.me().seat {
+                self.reviews = true;
+                self.look();
+                return false;
             }
-            let full = !own && self.peer(*seat).is_some_and(|peer| peer.waiting() > 0);
+            let full = self.peer(*seat).is_some_and(|peer| peer.waiting() > 0);
             let refused = |worker: &mut Worker| worker.send_seat(*seat, Addressee::Seat, REVIEW);
             full || refused(self) == Err(Unsent::Refused(Refused::Full))
         });

@@ -127,6 +127,8 @@ pub struct Worker {
     pub(super) visited: u64,
     /// Workers whose handlers may not have been told of a retained value.
     pub(super) untold: Vec<Seat>,
+    /// The receiver is to compare what its handlers were told with what is kept.
+    pub(super) reviews: bool,
     /// Processes that were sent to lately, by process id modulo its length.
     pub(super) recent: [Option<Recent>; RECENT],
     pub(super) grace: bool,
@@ -213,6 +215,7 @@ pub fn enter(
         copies: Vec::new(),
         visited: 0,
         untold: Vec::new(),
+        reviews: false,
         recent: [None; RECENT],
         grace: true,
         events: None,
