@@ -1,6 +1,7 @@
 //! The cycle (one loaded configuration) and the process that runs it.
 
 use std::marker::PhantomData;
+use std::ptr;
 use std::sync::OnceLock;
 
 use nix::sys::time::TimeSpec;
@@ -128,6 +129,23 @@ impl<'a> Cycle<'a> {
             next = unsafe { next.add(1) };
             Some(module)
         })
+    }
+
+    /// That module, where it is part of this cycle.
+    pub(crate) fn module(self, table: *const ffi::ngx_module_t) -> Option<&'a ffi::ngx_module_t> {
+        // its index is where it stands, unless modules were put in front of it: this is asked often
+        // SAFETY: a module's table is a static of this library; while the cycle is made, modules may
+        // not be there yet.
+        let (index, modules) = unsafe { ((*table).index, self.get().modules) };
+        if index < self.get().modules_n && !modules.is_null() {
+            // SAFETY: modules_n of them are there (ngx_cycle_modules, ngx_add_module).
+            let there = unsafe { *modules.add(index) };
+            if ptr::eq(there, table) {
+                // SAFETY: not null, for it is the table.
+                return unsafe { there.as_ref() };
+            }
+        }
+        self.modules().find(|module| ptr::eq(*module, table))
     }
 
     /// Whether a module of that name is part of this cycle.

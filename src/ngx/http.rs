@@ -90,7 +90,7 @@ pub const fn http_table<M: HttpModule>(
 
 /// `M`'s conf of http{}; None where the cycle has no http{} or this very library is not part of it.
 pub fn main_conf<'a, M: HttpModule>(cycle: Cycle<'a>) -> Option<&'a mut M::Main> {
-    let mine = cycle.modules().find(|module| ptr::eq(*module, M::table()))?;
+    let mine = cycle.module(M::table())?;
     // SAFETY: conf_ctx has room for every module; ngx_http_block puts its context there before any
     // directive of http{} is read, and create_main_conf's result at ctx_index.
     unsafe {

@@ -41,7 +41,7 @@ pub trait CoreModule: 'static {
 /// `M`'s conf in `cycle`; None where this very library is not part of it. An old cycle may hold
 /// another build of it, whose conf must not be touched.
 pub fn core_conf<'a, M: CoreModule>(cycle: Cycle<'a>) -> Option<&'a mut M::Conf> {
-    let mine = cycle.modules().find(|module| ptr::eq(*module, M::table()))?;
+    let mine = cycle.module(M::table())?;
     // SAFETY: index is set by ngx_count_modules/ngx_preinit_modules before create_conf, conf_ctx
     // has room for every module of the cycle, and what it holds there is create_conf's.
     unsafe { (*cycle.get().conf_ctx.add(mine.index)).cast::<M::Conf>().as_mut() }

@@ -220,7 +220,7 @@ exported! {
         let Ok(direction) = Direction::parse(direction.bytes(direction_len)) else { return UNKNOWN };
         let Ok(channel) = std::str::from_utf8(channel.bytes(len)) else { return UNKNOWN };
         let Ok(targets) = cast::asked(channel, direction) else { return UNREACHABLE };
-        let texts = targets.iter().map(|target| target.node.clone().into_bytes()).collect();
+        let texts = targets.iter().map(|target| target.node.as_bytes().to_vec()).collect();
         kept(4, texts, |texts| {
             rows.fill(room, texts.iter().zip(&targets).map(|(node, target)| TargetRow {
                 node: Bytes::of(node),

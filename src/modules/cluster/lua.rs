@@ -18,7 +18,7 @@ struct Road {
     /// By name; their supers, where Lua has set them.
     channels: BTreeMap<Vec<u8>, Option<Vec<SocketAddr>>>,
     /// This node's address.
-    node: Option<SocketAddr>,
+    node: Option<String>,
 }
 
 thread_local! {
@@ -87,16 +87,14 @@ pub fn supers(name: &str) -> Option<Vec<String>> {
 
 /// Sets this node's address, where the configuration has not. False where it is none.
 pub fn set_node(text: &[u8]) -> bool {
-    let address = allow::learned(text).ok();
-    if address.is_some() {
-        ROAD.with_borrow_mut(|road| road.node = address);
-    }
-    address.is_some()
+    let Ok(address) = allow::learned(text) else { return false };
+    ROAD.with_borrow_mut(|road| road.node = Some(address.to_string()));
+    true
 }
 
 /// This node's address as Lua has set it.
 pub fn node() -> Option<String> {
-    ROAD.with_borrow(|road| road.node.map(|node| node.to_string()))
+    ROAD.with_borrow(|road| road.node.clone())
 }
 
 /// The content handler that runs the package `ngx_cc.content`; None where the Lua module is not

@@ -3,7 +3,9 @@
 //! worked on from a posted event, so that an action may itself send and call.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+
+use foldhash::HashMap;
 
 use super::functions;
 use super::native::{self, Ask, Asker, CallFailed, Reply};

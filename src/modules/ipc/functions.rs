@@ -4,7 +4,8 @@
 //! there is always one that waits.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+
+use foldhash::HashMap;
 
 use super::actions::{self, Work};
 use super::native::{self, Asker, CallFailed, Outcome, Pending, Reply, Targets};

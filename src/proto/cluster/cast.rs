@@ -2,6 +2,7 @@
 //! coming back, going too deep or taking too long. What is answered, `gather` puts together.
 
 use std::fmt::Write as _;
+use std::rc::Rc;
 use std::str;
 
 use super::action;
@@ -94,7 +95,7 @@ pub enum Via {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// The node's address.
-    pub node: String,
+    pub node: Rc<str>,
     /// Its worker's per_worker port, or the node's own.
     pub port: Option<u16>,
     /// See there.
@@ -108,8 +109,9 @@ pub struct NoRouter;
 
 /// Who is asked in a direction, in their order. Nobody where there are no clients, or no super.
 pub fn targets(direction: Direction, here: Here<'_>) -> Result<Vec<Target>, NoRouter> {
+    let own: Rc<str> = here.node.into();
     let worker = |(id, port): &(WorkerId, Option<u16>)| Target {
-        node: here.node.into(),
+        node: Rc::clone(&own),
         port: *port,
         via: Via::Worker(*id),
     };
@@ -253,7 +255,10 @@ mod tests {
 
     fn shown(direction: Direction, here: Here<'_>) -> Vec<(String, Option<u16>, Via)> {
         let targets = targets(direction, here).unwrap();
-        targets.into_iter().map(|target| (target.node, target.port, target.via)).collect()
+        targets
+            .into_iter()
+            .map(|target| (target.node.to_string(), target.port, target.via))
+            .collect()
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Who gets which kept-alive connection: the account of one process's connections, idle and in use,
 //! per endpoint and in all. The connections themselves are `ngx/client`'s; here they are numbers.
 
-use std::collections::HashMap;
 use std::hash::Hash;
+
+use foldhash::HashMap;
 
 /// How many connections there may be, and how long an unused one is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +57,7 @@ pub struct Pool<K> {
 impl<K: Clone + Eq + Hash> Pool<K> {
     /// An empty one.
     pub fn new(limits: PoolLimits) -> Self {
-        Pool { limits, idle: HashMap::new(), resting: 0, open: 0, clock: 0 }
+        Pool { limits, idle: HashMap::default(), resting: 0, open: 0, clock: 0 }
     }
 
     /// The limits in force.

@@ -1,7 +1,7 @@
 //! Puts the records of a message together again. A message in one record is handed on in place; a
 //! longer one is collected per sender, up to a bound, and forgotten when its sender starts anew.
 
-use std::collections::HashMap;
+use foldhash::HashMap;
 
 use super::frame::{FrameError, Header, Kind};
 use super::{Pid, Seat};
@@ -68,7 +68,12 @@ pub struct Assembler {
 impl Assembler {
     /// For messages of at most `max` bytes of data.
     pub fn new(max: usize) -> Self {
-        Assembler { partials: HashMap::new(), whole: Partial::default(), spare: Vec::new(), max }
+        Assembler {
+            partials: HashMap::default(),
+            whole: Partial::default(),
+            spare: Vec::new(),
+            max,
+        }
     }
 
     /// Takes one record, as the process `receiver`.

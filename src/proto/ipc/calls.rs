@@ -2,8 +2,10 @@
 //! answered, when its time is over. A call to one and a cast to all are the same: a number, a set of
 //! seats, one deadline. What is to be done with the outcome, `D`, is the caller's.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+
+use foldhash::HashMap;
 
 use super::Seat;
 use super::ask::{CallFailed, Reply};
@@ -89,7 +91,7 @@ pub struct Calls<D> {
 
 impl<D> Default for Calls<D> {
     fn default() -> Self {
-        Calls { last: 0, calls: HashMap::new(), deadlines: BTreeSet::new(), spare: Vec::new() }
+        Calls { last: 0, calls: HashMap::default(), deadlines: BTreeSet::new(), spare: Vec::new() }
     }
 }
 
