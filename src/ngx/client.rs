@@ -17,6 +17,8 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 use nix::errno::Errno;
 
+use crate::proto::cluster::wire::Wanted;
+
 pub use crate::proto::cluster::pool::PoolLimits;
 
 mod desk;
@@ -62,8 +64,8 @@ pub struct Call {
     pub timeouts: Timeouts,
     /// The longest body of an answer, in bytes, with the coding taken off.
     pub max_body: usize,
-    /// Whether its headers are wanted.
-    pub wants_headers: bool,
+    /// How its headers are wanted.
+    pub wanted: Wanted,
 }
 
 /// What came back, whole.
@@ -71,8 +73,10 @@ pub struct Call {
 pub struct Answer {
     /// The final status.
     pub status: StatusCode,
-    /// All headers as they came, where they are wanted.
+    /// All headers as they came, where a map is wanted.
     pub headers: HeaderMap,
+    /// The same, where lines are.
+    pub lines: Vec<u8>,
     /// The body, with the chunked coding taken off.
     pub body: Bytes,
 }

@@ -15,6 +15,7 @@ use crate::ngx::client::{Answer, Call, Endpoint, Timeouts};
 use crate::ngx::request::Request;
 use crate::ngx::respond::Response;
 use crate::proto::cluster::headers::{self, Road, Unsendable};
+use crate::proto::cluster::wire::Wanted;
 use crate::proto::ipc::WorkerId;
 
 /// Longest body of an answer, in bytes.
@@ -73,7 +74,7 @@ impl Draft {
                 read: time(self.timeouts.read),
             },
             max_body: ANSWER_MAX,
-            wants_headers: true,
+            wanted: Wanted::Map,
         }
     }
 

@@ -21,6 +21,7 @@ use crate::ngx::timer::Timer;
 use crate::proto::cluster::cast::{CastId, Direction, Passage, Stop, Target, Via};
 use crate::proto::cluster::gather::{Failure, Gather};
 use crate::proto::cluster::headers::{Road, Unsendable};
+use crate::proto::cluster::wire::Wanted;
 use crate::proto::ipc::WorkerId;
 
 /// What a cast answers.
@@ -197,7 +198,7 @@ impl Plan {
             let place = place.ok_or_else(|| unreachable("no \"listen ... per_worker\""))?;
             let workers = self.workers.as_ref().ok_or_else(|| unreachable("not over HTTP"))?;
             let target = workers.1.as_ref().map_err(|why| Failure::Wrong(why.to_string()))?;
-            let call = Call { wants_headers: false, ..workers.0.at(place, Rc::clone(target)) };
+            let call = Call { wanted: Wanted::Nothing, ..workers.0.at(place, Rc::clone(target)) };
             let took = move |result: Result<_, CallError>| {
                 settle(result.map_err(|error| Failure::from(Unanswered::Call(error))));
             };

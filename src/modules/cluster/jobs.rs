@@ -11,6 +11,7 @@ use super::remote::{self, Ask, Held, Unanswered};
 use crate::ngx::client::{self, Answer, Call, CallError, Pending};
 use crate::ngx::lua::Semaphore;
 use crate::ngx::respond::Response;
+use crate::proto::cluster::wire::Wanted;
 
 /// Most jobs of a worker at a time.
 const JOBS_MAX: usize = 4096;
@@ -170,6 +171,7 @@ pub fn place(job: u32) -> Option<usize> {
 
 /// Sends a call whose outcome goes there.
 pub fn call(job: u32, index: usize, call: Call) {
+    let call = Call { wanted: Wanted::Lines, ..call };
     let pending = client::send(call, move |result| settle(job, index, of(result)));
     hold(job, index, Way::Plain(pending));
 }
@@ -205,9 +207,12 @@ fn of(result: Result<Answer, CallError>) -> Outcome {
     match result {
         Ok(answer) => Outcome::Answer {
             status: answer.status.as_u16(),
-            headers: lines(
-                answer.headers.iter().map(|(name, value)| (name.as_ref(), value.as_bytes())),
-            ),
+            headers: match answer.lines {
+                all if !all.is_empty() => all,
+                _ => lines(
+                    answer.headers.iter().map(|(name, value)| (name.as_ref(), value.as_bytes())),
+                ),
+            },
             body: answer.body,
         },
         Err(error) => Outcome::Failed(error.status(), error.to_string()),

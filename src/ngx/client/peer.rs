@@ -78,9 +78,7 @@ impl Peer {
         self.link.begin();
         self.link.set_idle(false);
         let mut reader = Reader::new(method, call.max_body);
-        if !call.wants_headers {
-            reader.forget_headers();
-        }
+        reader.want(call.wanted);
         self.running = Some(Running { job, written: 0, reader });
         Ok(())
     }
@@ -112,7 +110,8 @@ impl Peer {
                 // the connection has done its service
                 let length = self.head.len() + job.call.body.len();
                 self.over = !whole.keep || running.written < length || self.link.has_more();
-                Ok(Answer { status: whole.status, headers: whole.headers, body: whole.body })
+                let Whole { status, headers, lines, body, .. } = whole;
+                Ok(Answer { status, headers, lines, body })
             }
             Err(error) => {
                 self.over = true;

@@ -92,13 +92,26 @@ pub fn write_head(
     Ok(())
 }
 
+/// How an answer's headers are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Not at all.
+    Nothing,
+    /// To be looked up.
+    Map,
+    /// To be handed on: `name: value` lines in their order, names in lower case.
+    Lines,
+}
+
 /// A whole answer.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Whole {
     /// The final status.
     pub status: StatusCode,
-    /// As they came.
+    /// As they came, where a map is wanted.
     pub headers: HeaderMap,
+    /// The same, where lines are.
+    pub lines: Vec<u8>,
     /// With the coding taken off.
     pub body: Bytes,
     /// Whether the connection can carry another call.
@@ -136,8 +149,8 @@ pub struct Reader {
     line: usize,
     /// A head that came in pieces.
     held: BytesMut,
-    head: Option<(StatusCode, HeaderMap)>,
-    wants_headers: bool,
+    head: Option<(StatusCode, HeaderMap, Vec<u8>)>,
+    wanted: Wanted,
     body: BytesMut,
     keep: bool,
 }
@@ -153,15 +166,15 @@ impl Reader {
             line: 0,
             held: BytesMut::new(),
             head: None,
-            wants_headers: true,
+            wanted: Wanted::Map,
             body: BytesMut::new(),
             keep: true,
         }
     }
 
-    /// Nobody wants the answer's headers.
-    pub fn forget_headers(&mut self) {
-        self.wants_headers = false;
+    /// How the answer's headers are wanted; a map where nobody says.
+    pub fn want(&mut self, wanted: Wanted) {
+        self.wanted = wanted;
     }
 
     /// Takes what has come. The answer, once it is whole.
@@ -203,9 +216,9 @@ impl Reader {
     }
 
     fn whole(&mut self) -> Result<Whole, Unreadable> {
-        let (status, headers) = self.head.take().ok_or(Cut)?;
+        let (status, headers, lines) = self.head.take().ok_or(Cut)?;
         let body = std::mem::take(&mut self.body).freeze();
-        Ok(Whole { status, headers, body, keep: self.keep })
+        Ok(Whole { status, headers, lines, body, keep: self.keep })
     }
 
     /// Reads one head at the start of `bytes`; its length, if it is complete.
@@ -238,9 +251,10 @@ impl Reader {
             };
         }
         let fields = &*response.headers;
-        let headers = match self.wants_headers {
-            true => kept(bytes.get(..length).unwrap_or_default(), fields)?,
-            false => HeaderMap::new(),
+        let (headers, lines) = match self.wanted {
+            Wanted::Nothing => Default::default(),
+            Wanted::Map => (kept(bytes.get(..length).unwrap_or_default(), fields)?, Vec::new()),
+            Wanted::Lines => (HeaderMap::new(), lines(length, fields)),
         };
         self.keep = response.version == Some(1) && !says_close(fields);
         let empty = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
@@ -249,7 +263,7 @@ impl Reader {
         } else {
             self.framing(fields, response.version == Some(1))?
         };
-        self.head = Some((status, headers));
+        self.head = Some((status, headers, lines));
         Ok(Some(length))
     }
 
@@ -371,6 +385,18 @@ fn kept(head: &[u8], fields: &[Header<'_>]) -> Result<HeaderMap, Unreadable> {
         headers.append(name, value);
     }
     Ok(headers)
+}
+
+/// The headers as lines; they are no longer than the head of `length` bytes that they came in.
+fn lines(length: usize, fields: &[Header<'_>]) -> Vec<u8> {
+    let mut lines = Vec::with_capacity(length);
+    for field in fields {
+        lines.extend(field.name.bytes().map(|byte| byte.to_ascii_lowercase()));
+        for part in [b": ", field.value, b"\n"] {
+            lines.extend_from_slice(part);
+        }
+    }
+    lines
 }
 
 /// The values of the headers of that name.

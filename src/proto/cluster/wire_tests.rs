@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// The same, but for the headers, where nobody wants them.
+/// The same, but for the headers, where nobody wants them, or as lines.
 fn read(method: &Method, max: usize, pieces: &[&[u8]]) -> Result<Option<Whole>, Unreadable> {
     let with = |mut reader: Reader| {
         for piece in pieces {
@@ -12,15 +12,26 @@ fn read(method: &Method, max: usize, pieces: &[&[u8]]) -> Result<Option<Whole>, 
         }
         Ok(None)
     };
-    let mut bare = Reader::new(method, max);
-    bare.forget_headers();
-    let (full, bare) = (with(Reader::new(method, max)), with(bare));
-    match (&full, &bare) {
-        (Ok(Some(a)), Ok(Some(b))) => {
-            assert_eq!((a.status, &a.body, a.keep), (b.status, &b.body, b.keep));
-            assert!(b.headers.is_empty());
-        }
-        _ => assert_eq!(full, bare),
+    let full = with(Reader::new(method, max));
+    for wanted in [Wanted::Nothing, Wanted::Lines] {
+        let mut reader = Reader::new(method, max);
+        reader.want(wanted);
+        let other = with(reader);
+        let (Ok(Some(a)), Ok(Some(b))) = (&full, &other) else {
+            assert_eq!(full, other);
+            continue;
+        };
+        assert_eq!((a.status, &a.body, a.keep), (b.status, &b.body, b.keep));
+        assert!(b.headers.is_empty() && a.lines.is_empty());
+        let line = |(name, value): (&HeaderName, &HeaderValue)| {
+            [name.as_str().as_bytes(), b": ", value.as_bytes()].concat()
+        };
+        let mut lines: Vec<&[u8]> = b.lines.split(|byte| *byte == b'\n').collect();
+        assert_eq!(lines.pop(), Some(&b""[..]));
+        let mut known: Vec<Vec<u8>> = a.headers.iter().map(line).collect();
+        lines.sort_unstable();
+        known.sort_unstable();
+        assert!(wanted == Wanted::Nothing && lines.is_empty() || lines == known);
     }
     full
 }
