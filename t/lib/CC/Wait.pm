@@ -21,6 +21,20 @@ sub nap ($seconds = 0.005) {
     select undef, undef, undef, $seconds;
 }
 
+# A signal that comes just before sigsuspend(2), where nginx's master waits for signals, memcheck keeps to
+# itself until the next one comes: SIGIO, which says nothing to a master.
+my $roused = 0;
+
+sub rouse_masters () {
+    return if !$ENV{TEST_NGINX_USE_VALGRIND} || now() - $roused < 1;
+    $roused = now();
+    for my $path (glob '/proc/[0-9]*/wchan') {
+        open my $wchan, '<', $path or next;
+        kill IO => $path =~ m{(\d+)/wchan} if (readline($wchan) // '') =~ /^sigsuspend/;
+    }
+    return;
+}
+
 # Polls until the sub returns a true value, which is returned; false after
 # the deadline. Says nothing.
 sub until_true ($cond, $seconds = DEADLINE) {
@@ -30,6 +44,7 @@ sub until_true ($cond, $seconds = DEADLINE) {
         my $got = $cond->();
         return $got if $got;
         return      if now() >= $end;
+        rouse_masters();
         nap($step);
         $step *= 1.5 if $step < 0.02;
     }
