@@ -273,6 +273,8 @@ sub killed_first ($transport) {
     is $c->run(1, 'return table.concat(t.told, " ", 3)'), 'ends=nil is new=2', 'was told what it did not know, and nothing else';
     is $c->until(2, $state, $want), $want, 'so has who was told before';
     is $c->until(0, $state, $want), $want, 'and the successor';
+    ok $s->wait_log(qr/\[notice\].*cc: ipc: \d+ messages are lost: they waited in a worker that was killed/),
+        'the log tells what waited in the killed one';
     ok $s->quit(15), 'quits';
     return;
 }
