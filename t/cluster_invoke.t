@@ -114,11 +114,16 @@ for my $method (qw(GET POST PUT PATCH DELETE)) {
 is $s->request('POST', $worker[1], '/test/hub?echo', body => 'x' x 3_000_000)->status, 413, 'client_max_body_size holds';
 
 # -- CC-Hop cannot be abused
-for my $hop ('99 - local', '1 - local; mac=' . '0' x 64, 'x') {
+for my $hop ('99 - local', '1 - local; mac=0', 'x') {
     my $r = $s->get($worker[1], '/test/hub?who', 'CC-Hop' => $hop);
     is $r->status, 400, "a header that no worker wrote: $hop";
     is $r->body, "invalid CC-Hop header\n", '... is refused';
 }
+my $foreign = ' - local; mac=' . '0' x 64;
+is $s->get($worker[1], '/test/hub?who', 'CC-Hop' => "1$foreign")->status, 200, "one with another's key may ask";
+my $order = '/test/hub?transferServer=127.0.0.1:9';
+is $s->get($worker[1], $order, 'CC-Hop' => "1$foreign")->status, 403, 'and proves nothing';
+is $s->get($worker[1], '/test/hub?who', 'CC-Hop' => "250$foreign")->status, 503, 'but how far it has come';
 
 $s->log_is_clean(qr|client intended to send too large body|);
 done_testing;

@@ -3,6 +3,7 @@
 use v5.36;
 use Test::More;
 use Time::HiRes qw(time);
+use CC::Proc;
 use CC::Server;
 use CC::Wait qw(SLOW);
 
@@ -90,6 +91,26 @@ is_deeply [ map { (split ' ', hub($_)->body)[0] } 0 .. 2 ], [ 0, 0, 0 ], 'there 
     $c->send("Connection: close\r\n\r\n");
     like $c->read_all, qr/200 OK.*\r\n\r\n0 \d+ \S* 6$/s, 'it is answered by the new router';
 }
+
+# -- two binaries have the same ports: a worker of the one may be answered by the other one's
+ok $s->reload(workers => 4), 'four again';
+my ($stays, $goes) = $s->upgrade(keep_old => 1);
+my ($router, @others) = $s->worker_pids($stays);
+# new ones have no connections yet
+kill KILL => @others;
+ok $s->wait_for(sub { my %now = map { $_ => 1 } $s->worker_pids($stays); keys %now == 4 && !grep { $now{$_} } @others }, 'successors'),
+    'the old master has new workers';
+my ($answers, @idle) = $s->worker_pids($goes);
+kill STOP => $router, @idle;
+for my $worker (1 .. 3) {
+    my $r = hub($worker);
+    is $r->status, 200, "worker $worker asks whoever is at the router's port";
+    is +(split ' ', $r->body)[1], $answers, "... the other binary's router";
+}
+kill CONT => $router, @idle;
+$s->signal(QUIT => $goes);
+ok $s->wait_for(sub { !CC::Proc::alive($goes) }, 'the old master to leave'), 'the upgrade is over';
+is hub(3)->status, 200, 'the hub is there';
 ok $s->quit, 'quit';
 $s->log_is_clean(qr/exited on signal 9/);
 done_testing;

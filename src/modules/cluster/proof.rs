@@ -100,6 +100,14 @@ impl Hop {
         Some(Some(Hop { steps, caller: Caller { origin, ip } }))
     }
 
+    /// How many workers the request came through, as its header says, whoever has written that.
+    pub fn claimed(request: &Request<'_>) -> Option<u8> {
+        let text = std::str::from_utf8(request.header("CC-Hop")?).ok()?;
+        let (claim, mac) = text.split_once("; mac=")?;
+        let _: [u8; 32] = unhex(mac.as_bytes())?;
+        claim.split(' ').next()?.parse().ok()
+    }
+
     /// The header's value for a request with this method and target; None without a zone.
     pub fn header(&self, method: &[u8], target: &[u8]) -> Option<String> {
         let (bytes, key) = key()?;
