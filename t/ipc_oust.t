@@ -14,10 +14,11 @@ LUA
 for my $transport (qw(ring socket)) {
     subtest "$transport: it gives way" => sub { comes_back($transport, 0) };
     subtest "$transport: it is stopped" => sub { comes_back($transport, 1) };
+    subtest "$transport: it is killed"  => sub { comes_back($transport, 0, 1) };
 }
 done_testing;
 
-sub comes_back ($transport, $stopped) {
+sub comes_back ($transport, $stopped, $killed = 0) {
     my $c = CC::Console->start(workers => 2, main => "cc_ipc_transport $transport;", init => $INIT);
     my $s = $c->s;
     my $line  = $c->console(0);
@@ -65,6 +66,7 @@ sub comes_back ($transport, $stopped) {
     is $c->run(0, 'return ipc.call(1, "nobody", "x", { timeout = 5 })'), qq{nil\tno handler for "nobody"}, 'a call, and an answer';
     is $c->run(0, 'return t.life.ready()'), "true\tnil", 'all are ready';
 
+    kill KILL => $elder if $killed;
     $line->close;
     $s->wait_for(sub { !CC::Proc::alive($elder) }, 'the old one to leave');
     is $c->run($_, 'local n = 0 for _, w in ipairs(ipc.workers()) do if w.state == "live" then n = n + 1 end end return n .. " of " .. #ipc.workers()'),
@@ -75,6 +77,7 @@ sub comes_back ($transport, $stopped) {
     my $heir = $s->kill_worker(0);
     is $c->until(0, 'return ngx.worker.pid()', $heir), $heir, 'a crash: the successor is there';
     is $c->run(0, 'return (t.life.reason())'), 'respawn', 'and knows of it';
+    is $c->run(1, 'return #t.life.workers()'), 2, 'of the dead nothing is told any more';
     ok $s->quit, 'quits';
     $s->log_is_clean(qr/exited on signal 9/);
 }

@@ -278,15 +278,20 @@ impl Table {
         })
     }
 
-    /// Frees the slots of the dead of older generations, whose seats nobody takes over. What was lost
-    /// with each is counted in slot `me` at once, lest whoever does this dies over the sum; it is
-    /// the result, too.
+    /// Frees the slots of the dead whose seats nobody takes over any more: of older generations, and
+    /// those who were in the seat of slot `me`'s owner beside each other. What was lost with each is
+    /// counted in slot `me` at once, lest whoever does this dies over the sum; it is the result, too.
     pub fn bury(&self, me: SlotId, alive: impl Fn(Pid) -> bool) -> u64 {
         let (newest, _) = self.current();
-        let forsaken = |w: &Worker| w.seat.generation < newest && !alive(w.pid);
-        self.slots.iter().fold(0, |lost, slot| {
+        // of two that were in my seat I have followed one only
+        let mine = self.worker(me).map(|w| w.seat);
+        let forsaken = |id: SlotId, w: &Worker| {
+            let old = w.seat.generation < newest || Some(w.seat) == mine && id != me;
+            old && !alive(w.pid)
+        };
+        (0..).map(SlotId).zip(&self.slots).fold(0, |lost, (id, slot)| {
             let word = slot.identity.load(Ordering::Acquire); // pairs with the CAS in take()
-            if !Worker::unpack(word).as_ref().is_some_and(forsaken) {
+            if !Worker::unpack(word).as_ref().is_some_and(|w| forsaken(id, w)) {
                 return lost;
             }
             // nobody's while it is emptied: neither free nor anybody's seat

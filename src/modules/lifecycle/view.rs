@@ -141,13 +141,19 @@ impl Own {
             let (number, time) = self.life.tally(*tally);
             (*name, number, time)
         });
-        // who has left is of no interest, nor a dead one of a generation that is gone
-        let shown = |view: &View| {
-            view.member.phase.runs()
-                || view.member.phase == Phase::Dead && view.member.seat.generation == generation
+        // who has left is of no interest, nor a dead one of a generation that is gone, nor one that
+        // has a successor, which need not have its row where two were in one seat
+        let dead = |view: &View| view.member.phase == Phase::Dead;
+        let succeeded = |view: &View| {
+            let after =
+                |other: &View| other.member.seat == view.member.seat && other.since > view.since;
+            views.iter().any(|(_, other)| after(other))
         };
-        let mut workers: Vec<Worker> = views
-            .into_iter()
+        let shown = |view: &View| {
+            let now = view.member.seat.generation == generation;
+            view.member.phase.runs() || dead(view) && now && !succeeded(view)
+        };
+        let mut workers: Vec<Worker> = (views.iter().cloned())
             .filter(|(_, view)| shown(view))
             .map(|(slot, view)| {
                 let seen = retained.iter().enumerate().filter_map(|(place, (name, _))| {
