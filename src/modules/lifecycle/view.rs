@@ -153,8 +153,10 @@ impl Own {
             let now = view.member.seat.generation == generation;
             view.member.phase.runs() || dead(view) && now && !succeeded(view)
         };
-        let mut workers: Vec<Worker> = (views.iter().cloned())
+        let mut workers: Vec<Worker> = views
+            .iter()
             .filter(|(_, view)| shown(view))
+            .cloned()
             .map(|(slot, view)| {
                 let seen = retained.iter().enumerate().filter_map(|(place, (name, _))| {
                     self.life.last_seen(slot, name).map(|sequence| (place, sequence))
