@@ -9,6 +9,9 @@ my $BALANCE = 'local s = ipc.stats() return s.sent - s.received - s.stranger - s
 my $INIT    = <<'LUA';
     t.catch("seat", "self")
     t.life = require "ngx.cc.lifecycle"
+    t.kept = 0
+    assert(ipc.receive("wait", function() while not t.go do ngx.sleep(0.001) end end))
+    assert(ipc.receive("kept", function() t.kept = t.kept + 1 end))
 LUA
 
 for my $transport (qw(ring socket)) {
@@ -19,13 +22,18 @@ for my $transport (qw(ring socket)) {
 done_testing;
 
 sub comes_back ($transport, $stopped, $killed = 0) {
-    my $c = CC::Console->start(workers => 2, main => "cc_ipc_transport $transport;", init => $INIT);
+    my $c = CC::Console->start(workers => 2, http => 'cc_channel test;', main => "cc_ipc_transport $transport;", init => $INIT);
     my $s = $c->s;
     my $line  = $c->console(0);
     my $elder = $line->pid;
     my @first = $s->worker_pids;
     $line->run('assert(ipc.send_worker(1, "seat", "before")) assert(ipc.send_worker(0, "self", "before"))');
     $c->until($_, 'return #t.got', 1) for 0, 1;
+    # mail that it has taken in and not handled yet
+    my $kept = 12_000;
+    $c->run(1, 'assert(ipc.send_worker(0, "wait", ""))');
+    is $c->run(1, "local n = 0 for i = 1, $kept do if ipc.send_worker(0, 'kept', '') then n = n + 1 end if i % 500 == 0 then ngx.sleep(0.002) end end return n"),
+        $kept, 'mail for it';
     my ($stays, $goes) = $s->upgrade(keep_old => 1);
     kill STOP => $elder if $stopped;
     $s->signal(WINCH => $stays);
@@ -47,6 +55,8 @@ sub comes_back ($transport, $stopped, $killed = 0) {
         kill CONT => $elder;
         $line->until('return (ipc.send_worker(1, "seat", "x"))', 'nil');
     }
+    $line->run('t.go = true');
+    is $line->until('return t.kept', $kept), $kept, 'what it has taken in it handles' if $transport eq 'ring' && !$stopped;
     is $line->run('return ipc.send_worker(1, "seat", "x")'), "nil\tNo worker with id 1", 'the old one sends to nobody else';
     is $line->run('local ok, why, unsent = ipc.broadcast("self", "x") return ok, why, #unsent'), "nil\tgone\t1", 'nor to all';
     is $line->run('t.clear() return ipc.send_worker(0, "self", "y")'), 'true', 'only to itself';

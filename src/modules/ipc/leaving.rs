@@ -60,6 +60,7 @@ impl Worker {
         self.peers.iter_mut().for_each(|peer| *peer = Peer::new(Way::Gone, queue));
         (self.others, self.estates) = Default::default();
         (self.bells, self.tallies) = (None, None);
+        self.spin.found(); // there is nothing to look at any more
         self.recount();
         self.say(State::Ousted);
     }

@@ -367,7 +367,11 @@ impl Worker {
         }
         if self.spin.spinning() {
             let something = |worker: &Worker| {
-                worker.mailbox.notes().0 > 0 || worker.bells.as_ref().is_some_and(|b| b.any())
+                let mailbox = &worker.mailbox;
+                // what was put aside came some turns ago, and this one may be for the rest of it
+                mailbox.has_mail()
+                    || mailbox.notes().0 > 0
+                    || worker.bells.as_ref().is_some_and(|b| b.any())
             };
             for _ in 0..if self.crowded { 2 } else { LOOKS } {
                 if something(self) {
