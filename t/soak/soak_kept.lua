@@ -58,7 +58,7 @@ function _M.touch(how)
     for n = 1, KEYS do
         local key = "key" .. n
         local value = ipc.retained(NAME, key)
-        if not value then
+        if not value and how ~= 2 then
             set(key, value_of(key))     -- the end of nothing is not told
         end
         -- 2: ends them
