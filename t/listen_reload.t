@@ -35,7 +35,14 @@ sub settled ($s, $files) {
 my $s = CC::Server->new(module => 1, workers => 4, http => http('per_worker'))->start;
 # what a generation keeps of the one before it is there from the first reload on
 $s->reload;
-my $files = open_files($s);
+# who was reaped last may still be among them
+my ($files, $times) = ('', 0);
+$s->wait_for(sub {
+    my $now = open_files($s);
+    $times = $now eq $files ? $times + 1 : 0;
+    $files = $now;
+    return $times > 20;
+}, 'the master to have closed what it had of the old workers');
 
 # -- a client at work all the while
 my ($read, $write);
