@@ -129,7 +129,8 @@ sub compare ($self, $from, $whom, $kind, $accepted, $holders, $inherits) {
         my $inherited = $inherits && $killed;
         push @{ $self->{wrong} }, "$where: missing" if !$inherited;
         push @{ $self->{wrong} }, "$where: the last ones are missing"
-            if $inherited && $kind < EMPTY && @got && $behind != $accepted && $self->{live}{ $got[-1]{pid} };
+            if $inherited && $kind < EMPTY && @got && !$self->{denied}{$from} && $behind != $accepted
+            && $self->{live}{ $got[-1]{pid} };
     }
     $self->{missing}{ $killed ? 'killed' : $live ? 'sender' : 'left' } += $missing;
     return;
