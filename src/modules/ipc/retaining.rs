@@ -23,10 +23,7 @@ const REVIEW: Letter<'_> = Letter { kind: Kind::Review, call: 0, name: b"", data
 /// A worker was killed, maybe between a change and the last of its notices, and what waited in it is
 /// gone: this one's handlers look for what they were not told.
 pub fn died() {
-    worker::with(|worker| {
-        worker.leave_untold(worker.me().seat);
-        worker.tell_untold();
-    });
+    worker::with(Worker::review);
 }
 
 impl Worker {
@@ -36,6 +33,11 @@ impl Worker {
             self.untold.push(seat);
         }
         self.keep_house();
+    }
+
+    fn review(&mut self) {
+        self.reviews = true;
+        self.look();
     }
 
     /// Whether the receiver, which has found nothing to take, is to compare; it is told once.
@@ -50,8 +52,7 @@ impl Worker {
         let mut untold = std::mem::take(&mut self.untold);
         untold.retain(|seat| {
             if *seat == self.me().seat {
-                self.reviews = true;
-                self.look();
+                self.review();
                 return false;
             }
             let full = self.peer(*seat).is_some_and(|peer| peer.waiting() > 0);
