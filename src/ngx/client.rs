@@ -6,10 +6,11 @@
 //! call became 1.8 us, which a cast to several workers spends several times over.
 //!
 //! `desk.rs` knows the connections and calls of the process, `peer.rs` one connection, `link.rs` the
-//! socket; `proto/cluster/wire.rs` writes and reads messages, `proto/cluster/pool.rs` keeps the account.
+//! socket, `circuit.rs` what stands in for it when a worker calls itself; `proto/cluster/wire.rs` writes and reads messages, `proto/cluster/pool.rs` keeps the account.
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -18,9 +19,11 @@ use http::{HeaderMap, Method, StatusCode};
 use nix::errno::Errno;
 
 use crate::proto::cluster::wire::Wanted;
+use crate::proto::listen::Address;
 
 pub use crate::proto::cluster::pool::PoolLimits;
 
+mod circuit;
 mod desk;
 mod link;
 mod peer;
@@ -32,6 +35,15 @@ pub enum Endpoint {
     Inet(SocketAddr),
     /// A Unix socket.
     Unix(PathBuf),
+}
+
+impl From<&Endpoint> for Address {
+    fn from(endpoint: &Endpoint) -> Address {
+        match endpoint {
+            Endpoint::Inet(address) => Address::Inet(*address),
+            Endpoint::Unix(path) => Address::Unix(path.as_os_str().as_bytes().to_vec()),
+        }
+    }
 }
 
 /// How long a call may wait, in milliseconds; as in nginx, between two steps forward.
@@ -50,6 +62,8 @@ pub struct Timeouts {
 pub struct Call {
     /// Where it goes.
     pub endpoint: Endpoint,
+    /// Whether this process alone takes connections there: then they need not leave it.
+    pub own: bool,
     /// The `Host` header.
     pub host: Rc<str>,
     /// Any method but CONNECT.

@@ -9,10 +9,17 @@ use std::os::unix::ffi::OsStringExt;
 use std::{mem, ptr, slice};
 
 use ngx::ffi;
+use nix::sys::socket::{SockaddrLike, SockaddrStorage};
 
 use crate::ngx::conf::Conf;
 use crate::ngx::cycle::{self, Cycle};
 use crate::proto::listen::{Address, SUN_PATH, Transport};
+
+// what depends on how nginx was configured, from the shim
+unsafe extern "C" {
+    fn cc_next_connection() -> ffi::ngx_atomic_uint_t;
+    fn cc_count_accepted();
+}
 
 /// The sockets of a cycle that belong to one worker each.
 #[derive(Debug)]
@@ -139,6 +146,83 @@ impl Drop for Owned {
             }
         }
     }
+}
+
+/// An open socket of this process, and the address by which it is reached.
+pub(crate) struct Bound {
+    listening: *mut ffi::ngx_listening_t,
+    address: Address,
+}
+
+/// The socket that takes TCP connections to `address`, or those to its Unix socket, in this process.
+/// Whether others take them, too, the caller knows.
+pub(crate) fn bound_to(address: &Address) -> Option<Bound> {
+    let own = |ls: &&mut ffi::ngx_listening_t| {
+        // SAFETY: set before any init_process hook.
+        let other = ls.reuseport() != 0 && ls.worker != unsafe { ffi::ngx_worker };
+        ls.type_ == libc::SOCK_STREAM && ls.fd != -1 && !other
+    };
+    let takes = |ls: &mut ffi::ngx_listening_t, by: &Address| {
+        // SAFETY: ngx_create_listening gave it a sockaddr of socklen bytes.
+        unsafe { read(ls.sockaddr, ls.socklen) }.is_some_and(|address| address == *by)
+    };
+    let mut wildcard = address.clone();
+    if let Address::Inet(address) = &mut wildcard {
+        address.set_ip(match address {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        });
+    }
+    // as the kernel looks: an address of its own comes first
+    [address, &wildcard].into_iter().find_map(|by| {
+        let mut open = listening_mut(cycle::current()?).iter_mut().filter(own);
+        let listening = &raw mut *open.find_map(|ls| takes(ls, by).then_some(ls))?;
+        Some(Bound { listening, address: address.clone() })
+    })
+}
+
+impl Bound {
+    /// nginx's own.
+    pub(crate) fn as_raw(&self) -> *mut ffi::ngx_listening_t {
+        self.listening
+    }
+
+    /// The socket addresses of a connection within this process: where it comes from, without a port,
+    /// and where it arrives.
+    pub(crate) fn ends(&self) -> (Vec<u8>, Vec<u8>) {
+        let Address::Inet(at) = self.address else {
+            // SAFETY: as in bound_to.
+            let at = unsafe {
+                slice::from_raw_parts(
+                    (*self.listening).sockaddr.cast::<u8>(),
+                    (*self.listening).socklen as usize,
+                )
+            };
+            // of a socket without a name the kernel tells the family alone
+            let family = mem::size_of::<libc::sa_family_t>();
+            return (at.get(..family).unwrap_or_default().to_vec(), at.to_vec());
+        };
+        let bytes = |address: SocketAddr| {
+            let address = SockaddrStorage::from(address);
+            // SAFETY: it is len() bytes long.
+            unsafe { slice::from_raw_parts(address.as_ptr().cast::<u8>(), address.len() as usize) }
+                .to_vec()
+        };
+        (bytes(SocketAddr::new(at.ip(), 0)), bytes(at))
+    }
+}
+
+/// Counts a connection among those that were accepted, as stub_status shows them; whoever closes it
+/// takes it off the active ones.
+pub(crate) fn count_accepted() {
+    // SAFETY: counters in nginx's shared memory, or, without stub_status, absent.
+    unsafe { cc_count_accepted() };
+}
+
+/// The next `$connection`.
+pub(crate) fn next_number() -> ffi::ngx_atomic_uint_t {
+    // SAFETY: the counter is in nginx's shared memory, aligned, and changed by atomic steps only.
+    unsafe { cc_next_connection() }
 }
 
 fn listening<'a>(cycle: Cycle<'a>) -> &'a [ffi::ngx_listening_t] {

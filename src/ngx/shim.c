@@ -1,5 +1,5 @@
 /*
- * What Rust cannot do: values of enum macros, and Lua loaders, which may raise. A raise unwinds
+ * What Rust cannot do: values of enum macros, nginx's atomic steps, and Lua loaders, which may raise. A raise unwinds
  * frames, so it happens here and nowhere else.
  */
 
@@ -12,6 +12,24 @@
 const ngx_int_t   cc_read_event = NGX_READ_EVENT;
 const ngx_int_t   cc_write_event = NGX_WRITE_EVENT;
 const ngx_uint_t  cc_clear_event = NGX_CLEAR_EVENT;
+
+
+ngx_atomic_uint_t
+cc_next_connection(void)
+{
+    return ngx_atomic_fetch_add(ngx_connection_counter, 1);
+}
+
+
+void
+cc_count_accepted(void)
+{
+#if (NGX_STAT_STUB)
+    (void) ngx_atomic_fetch_add(ngx_stat_accepted, 1);
+    (void) ngx_atomic_fetch_add(ngx_stat_handled, 1);
+    (void) ngx_atomic_fetch_add(ngx_stat_active, 1);
+#endif
+}
 
 
 /* found at run time: the Lua module may be absent, and may be loaded after this one */

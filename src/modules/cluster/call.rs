@@ -63,6 +63,7 @@ impl Draft {
         let time = |milliseconds: usize| milliseconds as u64;
         Call {
             endpoint: place.endpoint,
+            own: place.own,
             host: place.host,
             method: self.method.clone(),
             target,
@@ -94,6 +95,8 @@ pub fn targeted(target: &[u8]) -> Result<Rc<str>, Unsendable> {
 #[derive(Clone)]
 pub struct Place {
     endpoint: Endpoint,
+    /// This worker listens there, and nobody else.
+    own: bool,
     host: Rc<str>,
 }
 
@@ -108,9 +111,10 @@ thread_local! {
 impl Place {
     /// The first `listen ... per_worker` of worker `id`; None where there is none.
     pub fn of_worker(id: WorkerId) -> Option<Place> {
+        let own = workers::is_own(id);
         let address = match workers::listener(id)? {
             Listener::Inet(address) => address,
-            listener => return Some(listener.into()),
+            listener => return Some(Place { own, ..listener.into() }),
         };
         let host = HOSTS.with_borrow_mut(|hosts| {
             let number = usize::from(id.0);
@@ -127,14 +131,14 @@ impl Place {
                 }
             }
         });
-        Some(Place { endpoint: Endpoint::Inet(address), host: host? })
+        Some(Place { endpoint: Endpoint::Inet(address), own, host: host? })
     }
 }
 
 impl Place {
     /// The same as `call`, here.
     pub fn called(self, call: &Call) -> Call {
-        Call { endpoint: self.endpoint, host: self.host, ..call.clone() }
+        Call { endpoint: self.endpoint, own: self.own, host: self.host, ..call.clone() }
     }
 }
 
@@ -144,6 +148,7 @@ impl From<Listener> for Place {
             Listener::Inet(address) => address.into(),
             Listener::Unix(path) => Place {
                 endpoint: Endpoint::Unix(PathBuf::from(std::ffi::OsString::from_vec(path))),
+                own: false,
                 host: "localhost".into(),
             },
         }
@@ -152,7 +157,7 @@ impl From<Listener> for Place {
 
 impl From<SocketAddr> for Place {
     fn from(address: SocketAddr) -> Place {
-        Place { endpoint: Endpoint::Inet(address), host: address.to_string().into() }
+        Place { endpoint: Endpoint::Inet(address), own: false, host: address.to_string().into() }
     }
 }
 

@@ -83,6 +83,13 @@ pub fn lives(id: WorkerId) -> bool {
     with(|workers| workers.iter().any(|entry| entry.seat.worker == id))
 }
 
+/// Whether this process is the one of that number, and stays for now: while it leaves, its listener is
+/// its successor's.
+pub fn is_own(id: WorkerId) -> bool {
+    let mine = |entry: &Worker| entry.seat.worker == id && is_me(entry.pid);
+    !cycle::exiting() && with(|workers| workers.iter().any(mine))
+}
+
 /// The router: the one of them with the lowest number.
 pub fn router() -> Option<Worker> {
     with(|workers| workers.first().copied())

@@ -110,7 +110,7 @@ fn place(job: Box<Job>, fresh: bool) -> Result<(), (Box<Job>, CallError)> {
 
 fn open(job: &Job) -> Result<usize, CallError> {
     let endpoint = &job.call.endpoint;
-    let link = Link::connect(endpoint, &WIRING).map_err(|no| match no {
+    let link = Link::connect(endpoint, job.call.own, &WIRING).map_err(|no| match no {
         NoLink::Full => CallError::Busy,
         NoLink::Refused(error) => CallError::Refused(error),
     })?;

@@ -1,7 +1,7 @@
 //! A non-blocking socket in nginx's event loop. Readiness is nginx's flags on the connection's
 //! events, so a call costs one write and one read.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
@@ -16,6 +16,7 @@ use nix::sys::socket::{
 };
 
 use super::Endpoint;
+use super::circuit::{self, Circuit};
 use crate::ngx::event;
 
 /// Why there is no connection, known at once.
@@ -37,6 +38,8 @@ pub(super) struct Link {
     deaf: Cell<bool>,
     reset: Cell<bool>,
     refused: Cell<i32>,
+    /// Where the peer is this process.
+    circuit: OnceCell<Rc<Circuit>>,
 }
 
 /// nginx's handlers, and what its connection carries for them.
@@ -46,17 +49,46 @@ pub(super) struct Wiring {
 }
 
 impl Link {
-    /// Begins to connect. nginx may close idle connections of its own to make room, so nothing of
-    /// ours may be borrowed meanwhile.
-    pub(super) fn connect(to: &Endpoint, wiring: &Wiring) -> Result<Rc<Link>, NoLink> {
+    /// Begins to connect; `own`: nobody but this process takes connections there. nginx may close idle
+    /// connections of its own to make room, so nothing of ours may be borrowed meanwhile.
+    pub(super) fn connect(to: &Endpoint, own: bool, wiring: &Wiring) -> Result<Rc<Link>, NoLink> {
+        if let Some(link) = own.then(|| Link::within(to, wiring)).flatten() {
+            return Ok(link);
+        }
         let fd = socket_for(to)?;
         let raw = fd.as_raw_fd();
+        let link = Link::over(fd, wiring)?;
+        match connect(raw, to) {
+            Ok(()) => link.connected.set(true),
+            Err(Errno::EINPROGRESS | Errno::EINTR) => {}
+            Err(errno) => return Err(NoLink::Refused(errno.into())),
+        }
+        // the first write finds out: on the same host it usually goes through at once
+        link.with(|_, _, write| write.set_ready(1));
+        Ok(link)
+    }
+
+    /// One that stays in this process. None where there can be none.
+    fn within(to: &Endpoint, wiring: &Wiring) -> Option<Rc<Link>> {
+        let bound = circuit::bound_to(to)?;
+        let (ours, served) = circuit::pair().ok()?;
+        let link = Link::over(ours, wiring).ok()?;
+        // SAFETY: the connection is ours until close(), which tells the circuit.
+        let circuit = unsafe { Circuit::close_at(&bound, served, link.connection.get()) }?;
+        let _ = link.circuit.set(circuit);
+        link.connected.set(true);
+        link.with(|_, _, write| write.set_ready(1));
+        Some(link)
+    }
+
+    /// A connection in the event loop.
+    fn over(fd: OwnedFd, wiring: &Wiring) -> Result<Rc<Link>, NoLink> {
         // SAFETY: called in a worker (or the single process) whose event module is initialised; the
         // cycle and its log outlive the connection. The descriptor becomes the connection's, which
         // closes it.
         let connection = unsafe {
             let log = (*ffi::ngx_cycle).log;
-            let connection = ffi::ngx_get_connection(raw, log);
+            let connection = ffi::ngx_get_connection(fd.as_raw_fd(), log);
             let Some(c) = connection.as_mut() else { return Err(NoLink::Full) };
             c.set_log_error(ffi::ngx_connection_log_error_e_NGX_ERROR_INFO);
             c.data = ptr::null_mut();
@@ -76,18 +108,12 @@ impl Link {
             deaf: Cell::new(false),
             reset: Cell::new(false),
             refused: Cell::new(0),
+            circuit: OnceCell::new(),
         });
         // SAFETY: the connection is new and ours; its handlers are set.
         if !unsafe { event::watch_both(connection) } {
             return Err(NoLink::Full); // dropping the link closes it
         }
-        match connect(raw, to) {
-            Ok(()) => link.connected.set(true),
-            Err(Errno::EINPROGRESS | Errno::EINTR) => {}
-            Err(errno) => return Err(NoLink::Refused(errno.into())),
-        }
-        // the first write finds out: on the same host it usually goes through at once
-        link.with(|_, _, write| write.set_ready(1));
         Ok(link)
     }
 
@@ -115,6 +141,9 @@ impl Link {
             c.set_idle(u32::from(idle));
             read.set_cancelable(u32::from(idle));
         });
+        if let (true, Some(circuit)) = (idle, self.circuit.get()) {
+            circuit.rest();
+        }
     }
 
     /// Before a call: nothing of its answer has come.
@@ -154,6 +183,7 @@ impl Link {
     pub(super) fn unread(&self) -> bool {
         self.reset.get()
             || self.deaf.get()
+            || self.circuit.get().is_some_and(|circuit| circuit.unread())
             || self.with(|c, _, _| c.fd).is_some_and(|fd| unacknowledged(fd) || thrown_away(fd))
     }
 
@@ -170,7 +200,8 @@ impl Link {
             read.set_ready(0);
             peeked
         });
-        matches!(peeked, Some(Err(Errno::EAGAIN | Errno::EINTR)))
+        let silent = self.circuit.get().is_none_or(|circuit| !circuit.has_more());
+        silent && matches!(peeked, Some(Err(Errno::EAGAIN | Errno::EINTR)))
     }
 
     /// Sees to it that the timer goes off in `milliseconds` or earlier.
@@ -203,6 +234,9 @@ impl Link {
     pub(super) fn close(&self) {
         let connection = self.connection.replace(ptr::null_mut());
         if !connection.is_null() {
+            if let Some(circuit) = self.circuit.get() {
+                circuit.leave();
+            }
             // SAFETY: it was ours until now; this takes its events out of the loop, the timers and
             // the posted queues, and closes the descriptor.
             unsafe { ffi::ngx_close_connection(connection) };
@@ -211,9 +245,19 @@ impl Link {
 
     /// Reads what has come; 0 is the end.
     pub(super) fn receive(&self, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        let circuit = self.circuit.get();
         let received = self.with(|c, read, _| {
             if read.ready() == 0 {
                 return Poll::Pending;
+            }
+            if let (Some(circuit), false) = (circuit, into.is_empty()) {
+                let heard = circuit.hear(into);
+                if heard > 0 {
+                    if heard < into.len() && read.pending_eof() == 0 {
+                        read.set_ready(0);
+                    }
+                    return Poll::Ready(Ok(heard));
+                }
             }
             loop {
                 let received = socket::recv(c.fd, into, MsgFlags::empty());
@@ -256,12 +300,17 @@ impl Link {
         if self.deaf.get() {
             return Poll::Ready(Ok(length));
         }
+        let circuit = self.circuit.get();
         let sent = self.with(|c, _, write| {
             if write.ready() == 0 {
                 return Poll::Pending;
             }
             loop {
-                match transmit(c.fd, parts) {
+                let sent = match circuit {
+                    Some(circuit) => circuit.ask(parts).ok_or(Errno::EPIPE),
+                    None => transmit(c.fd, parts),
+                };
+                match sent {
                     Err(Errno::EINTR) => {}
                     Err(Errno::EAGAIN) => {
                         write.set_ready(0);
