@@ -256,37 +256,35 @@ impl Reader {
             Wanted::Map => (kept(bytes.get(..length).unwrap_or_default(), fields)?, Vec::new()),
             Wanted::Lines => (HeaderMap::new(), lines(length, fields)),
         };
-        self.keep = response.version == Some(1) && !says_close(fields);
+        let told = Told::of(fields);
+        let http11 = response.version == Some(1);
+        self.keep = http11 && !told.close;
         let empty = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        self.place = if self.bodyless || empty {
-            Place::Complete
-        } else {
-            self.framing(fields, response.version == Some(1))?
-        };
+        self.place =
+            if self.bodyless || empty { Place::Complete } else { self.framing(&told, http11)? };
         self.head = Some((status, headers, lines));
         Ok(Some(length))
     }
 
     /// Where the body ends.
-    fn framing(&mut self, fields: &[Header<'_>], http11: bool) -> Result<Place, Unreadable> {
-        let mut lengths = values(fields, &header::CONTENT_LENGTH);
-        let length = lengths.next();
-        let mut codings = values(fields, &header::TRANSFER_ENCODING);
-        if let Some(coding) = codings.next() {
+    fn framing(&mut self, told: &Told<'_>, http11: bool) -> Result<Place, Unreadable> {
+        if let Some(coding) = told.coding {
             let chunked = coding.eq_ignore_ascii_case(b"chunked");
             return match () {
-                () if length.is_some() => Err(Malformed("both a length and a transfer coding")),
-                () if !chunked || !http11 || codings.next().is_some() => {
+                () if told.length.is_some() => {
+                    Err(Malformed("both a length and a transfer coding"))
+                }
+                () if !chunked || !http11 || told.codings > 1 => {
                     Err(Malformed("an unknown transfer coding"))
                 }
                 () => Ok(Place::Size(0, false)),
             };
         }
-        let Some(length) = length else {
+        let Some(length) = told.length else {
             self.keep = false;
             return Ok(Place::End);
         };
-        if lengths.any(|other| other != length) {
+        if told.two_lengths {
             return Err(Malformed("two lengths"));
         }
         let digits = Some(length).filter(|length| length.iter().all(u8::is_ascii_digit));
@@ -391,7 +389,9 @@ fn kept(head: &[u8], fields: &[Header<'_>]) -> Result<HeaderMap, Unreadable> {
 fn lines(length: usize, fields: &[Header<'_>]) -> Vec<u8> {
     let mut lines = Vec::with_capacity(length);
     for field in fields {
-        lines.extend(field.name.bytes().map(|byte| byte.to_ascii_lowercase()));
+        let name = lines.len();
+        lines.extend_from_slice(field.name.as_bytes());
+        lines.get_mut(name..).unwrap_or_default().make_ascii_lowercase();
         for part in [b": ", field.value, b"\n"] {
             lines.extend_from_slice(part);
         }
@@ -399,17 +399,35 @@ fn lines(length: usize, fields: &[Header<'_>]) -> Vec<u8> {
     lines
 }
 
-/// The values of the headers of that name.
-fn values<'f>(fields: &'f [Header<'f>], name: &'f HeaderName) -> impl Iterator<Item = &'f [u8]> {
-    let named = move |field: &&Header<'_>| field.name.eq_ignore_ascii_case(name.as_str());
-    fields.iter().filter(named).map(|field| field.value)
+/// What the headers tell of the message and the connection.
+#[derive(Default)]
+struct Told<'f> {
+    length: Option<&'f [u8]>,
+    two_lengths: bool,
+    coding: Option<&'f [u8]>,
+    codings: usize,
+    close: bool,
 }
 
-fn says_close(fields: &[Header<'_>]) -> bool {
-    values(fields, &header::CONNECTION).any(|value| {
-        let mut tokens = value.split(|byte| *byte == b',');
-        tokens.any(|token| token.trim_ascii().eq_ignore_ascii_case(b"close"))
-    })
+impl<'f> Told<'f> {
+    /// In one pass: most headers are known by their length to tell nothing.
+    fn of(fields: &[Header<'f>]) -> Told<'f> {
+        let mut told = Told::default();
+        for field in fields {
+            let is = |name: &str| field.name.eq_ignore_ascii_case(name);
+            if is("content-length") {
+                told.two_lengths |= told.length.is_some_and(|length| length != field.value);
+                told.length = told.length.or(Some(field.value));
+            } else if is("transfer-encoding") {
+                told.coding = told.coding.or(Some(field.value));
+                told.codings += 1;
+            } else if is("connection") {
+                let mut tokens = field.value.split(|byte| *byte == b',');
+                told.close |= tokens.any(|token| token.trim_ascii().eq_ignore_ascii_case(b"close"));
+            }
+        }
+        told
+    }
 }
 
 #[cfg(test)]
