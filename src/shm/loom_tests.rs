@@ -139,33 +139,31 @@ fn drain(memory: &Memory, me: usize) -> usize {
     taken
 }
 
+/// Two workers; number 1 is up.
+fn awake() -> Memory {
+    let memory = Memory::new(2, RING);
+    memory.mesh().enter(1);
+    memory
+}
+
+/// Both records reach worker 1: it has `taken` them, or is up, or was `rung` for.
+fn does_not_sleep_over_mail(memory: &Memory, rung: bool, (taken, asleep): (usize, bool)) {
+    assert!(rung || !asleep || taken == 2, "it sleeps over mail");
+    assert_eq!(taken + drain(memory, 1), 2, "a record is there, and nobody says so");
+}
+
 /// The receiver never sleeps over mail, nor does the bit that tells of it get lost.
 #[test]
 fn loom_mesh_no_wake_up_is_lost() {
-    let awake = || {
-        let memory = Memory::new(2, RING);
-        memory.mesh().enter(1);
-        memory
-    };
     let receive = |memory: &Memory| (drain(memory, 1), memory.mesh().sleep(1));
-    two(
-        4,
-        awake,
-        |memory| send(memory, 0, 1, 2),
-        receive,
-        |memory, rung, (taken, asleep)| {
-            assert!(rung || !asleep || taken == 2, "it sleeps over mail");
-            assert_eq!(taken + drain(memory, 1), 2, "a record is there, and nobody says so");
-        },
-    );
+    two(4, awake, |memory| send(memory, 0, 1, 2), receive, does_not_sleep_over_mail);
 }
 
 /// Nor does one who looked by itself until now.
 #[test]
 fn loom_mesh_who_stops_polling_sleeps_over_nothing() {
     let polling = || {
-        let memory = Memory::new(2, RING);
-        memory.mesh().enter(1);
+        let memory = awake();
         memory.mesh().poll(1, 0);
         memory
     };
@@ -184,20 +182,12 @@ fn loom_mesh_who_stops_polling_sleeps_over_nothing() {
         memory.mesh().stop_polling(1, || fence(Ordering::SeqCst));
         (taken, memory.mesh().sleep(1))
     };
-    two(3, polling, send, receive, |memory, rung, (taken, asleep)| {
-        assert!(rung || !asleep || taken == 2, "it sleeps over mail");
-        assert_eq!(taken + drain(memory, 1), 2, "a record is there, and nobody says so");
-    });
+    two(3, polling, send, receive, does_not_sleep_over_mail);
 }
 
 /// Nor over what was noted quietly, by one who rouses it later.
 #[test]
 fn loom_mesh_who_is_roused_later_sleeps_over_nothing() {
-    let awake = || {
-        let memory = Memory::new(2, RING);
-        memory.mesh().enter(1);
-        memory
-    };
     let send = |memory: &Memory| {
         let mesh = memory.mesh();
         let mut producer = mesh.ring(0, 1).unwrap().producer();
@@ -216,10 +206,7 @@ fn loom_mesh_who_is_roused_later_sleeps_over_nothing() {
         };
         (taken, asleep)
     };
-    two(4, awake, send, receive, |memory, rung, (taken, asleep)| {
-        assert!(rung || !asleep || taken == 2, "it sleeps over mail");
-        assert_eq!(taken + drain(memory, 1), 2, "a record is there, and nobody says so");
-    });
+    two(4, awake, send, receive, does_not_sleep_over_mail);
 }
 
 #[test]
