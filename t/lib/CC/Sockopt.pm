@@ -7,8 +7,9 @@ use v5.36;
 use Exporter 'import';
 use POSIX ();
 use Socket qw(:all);
+use CC::Proc ();
 
-our @EXPORT_OK = qw(sockopt backlog may_look);
+our @EXPORT_OK = qw(sockopt backlog may_look within);
 
 # the same on all architectures
 use constant { PIDFD_OPEN => 434, PIDFD_GETFD => 438 };
@@ -38,6 +39,13 @@ sub sockopt ($pid, $fd, $level, $name) {
     my $socket = dup_from($pid, $fd) // return undef;
     my $value = getsockopt $socket, $level, $name;
     return defined $value ? unpack 'i', $value : undef;
+}
+
+# Ends of socket pairs that the process has made itself: the kernel notes who made a pair. Those of its
+# master are told apart by that.
+sub within ($pid) {
+    my @pairs = grep { $_->{proto} eq 'unix' && !$_->{local} } CC::Proc::sockets($pid);
+    return grep { (sockopt($pid, $_->{fd}, SOL_SOCKET, SO_PEERCRED) // 0) == $pid } @pairs;
 }
 
 # Of a listening TCP socket: tcpi_sacked of its tcp_info.

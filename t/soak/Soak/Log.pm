@@ -6,8 +6,9 @@ use v5.36;
 
 # Whatever a worker does that can get no more of it: nginx's words for the error, and what follows.
 my %DENIED = (
-    # the last is of one that is told of another worker
-    files  => qr/\(24: |recvmsg\(\) returned (?:too small|invalid) ancillary data/,
+    # then what one writes that is told of another worker; and nginx tries accept() again after a moment,
+    # also when it has been told to leave and has closed the socket meanwhile
+    files  => qr/\(24: |recvmsg\(\) returned (?:too small|invalid) ancillary data|accept4?\(\) failed \(9: /,
     memory => qr/\(12: |not enough memory|failed to (?:allocate|create)|no memory|out of memory|malloc|memory allocation/,
 );
 

@@ -8,6 +8,7 @@ use Carp qw(croak);
 use List::Util qw(max);
 use CC::Proc qw(alive children title);
 use CC::Server;
+use CC::Sockopt ();
 use CC::Wait qw(now until_true);
 use Soak::Conf;
 use CC::Limit;
@@ -362,7 +363,8 @@ sub resources ($self) {
 # and depends on what was asked last.
 sub kept_open ($pid) {
     my $fds = CC::Proc::fds($pid);
-    return keys(%$fds) - grep { $_->{proto} =~ /^tcp/ && $_->{state} ne 'LISTEN' } CC::Proc::sockets($pid);
+    my $connections = grep { $_->{proto} =~ /^tcp/ && $_->{state} ne 'LISTEN' } CC::Proc::sockets($pid);
+    return keys(%$fds) - $connections - (() = CC::Sockopt::within($pid));
 }
 
 1;
