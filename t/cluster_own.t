@@ -9,6 +9,8 @@ use CC::Wait qw(SLOW);
 
 my $http = <<'CONF';
 cc_channel test; cc_channel quick timeout=300ms; client_max_body_size 2m; lua_check_client_abort on;
+lua_shared_dict ngxcc_dict 1m;
+init_worker_by_lua_block { route = require("ngx_cc"):new "lua" }
 log_format own '$uri $status $remote_addr $request_length';
 CONF
 my $server = <<'CONF';
@@ -19,9 +21,23 @@ my $server = <<'CONF';
         cc_invoke; client_max_body_size 0;
         cc_action who /who; cc_action echo /echo; cc_action sent /sent; cc_action copied /copied; cc_action slow /slow;
         cc_action three /three; cc_action once /once; cc_action gone /gone; cc_action large /large;
-        cc_action proxied /proxied; cc_action chunked /chunked; cc_action closed /closed; cc_action left /left;
+        cc_action local /local; cc_action proxied /proxied; cc_action chunked /chunked; cc_action closed /closed; cc_action left /left;
     }
     location = /who { return 200 "$remote_addr:$remote_port $server_addr:$server_port $cc_worker_id"; }
+    location = /local { content_by_lua_block {
+        local ffi = require "ffi"
+        pcall(ffi.cdef, "int ngx_cc_cluster_is_local(void *request);")
+        ngx.print(ffi.C.ngx_cc_cluster_is_local(require("resty.core.base").get_request()))
+    } }
+    # as long as the clock says
+    location = /again { content_by_lua_block {
+        local calls, till = 0, ngx.now() + 0.3
+        repeat
+            local ok = route.cc("/test/invoke?who", "master")
+            calls = calls + (ok and 1 or 0)
+        until ngx.now() > till
+        ngx.print(calls)
+    } }
     location = /echo { content_by_lua_block {
         ngx.req.read_body()
         local file = ngx.req.get_body_file()
@@ -75,6 +91,15 @@ for my $workers (1, 3) {
     SKIP: {
         skip 'the kernel does not let look into others', 1 if !CC::Sockopt::may_look();
         is scalar(() = CC::Sockopt::within(($s->workers)[$id])), 2, '... but over a connection with itself, which is kept';
+    }
+
+    is_deeply [ map { $_->{body} } $s->get($s->port($own), '/test/cast?local')->json->{replies}->@* ], [ (1) x $workers ],
+        'the caller is on this machine, for itself as for others';
+    if ($workers == 1) {
+        my $again = $s->connect($s->port);
+        $again->send("GET /again HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        is $s->get($s->port, '/who')->status, 200, 'calls without end leave room for others';
+        like $again->read_all, qr/\r\n[1-9]\d*\r?\n/, '... and time goes on';
     }
 
     # -- bodies there and back, up to what waits in between and far beyond

@@ -50,9 +50,9 @@ local WAIT, OVER, AND_START = 0, 2, 3
 local RENEW = 5000
 -- Long, since the semaphore is posted for every reason to wake; ngx.semaphore wants a limit.
 local LONG = 86400
--- Callers that may have been killed before they are looked for, and how long after its time a call
--- is taken for one of those, in seconds.
-local FORGOTTEN, GRACE = 1000, 1
+-- How long after its time a call is taken for one whose light thread was killed, and how often such ones
+-- are looked for, in seconds.
+local GRACE, SWEEP = 1, 10
 
 local ERRORS = {
     [-1] = "not a worker process",
@@ -215,18 +215,20 @@ end
 
 local idle = {}         -- semaphores for reuse
 local waiting = {}      -- by call: its semaphore and when it must be over
-local waiting_count = 0
+local swept = 0         -- when they were last looked at
 
 local function drop(call)
     C.ngx_cc_action_drop(call)
-    if waiting[call] then
-        waiting[call] = nil
-        waiting_count = waiting_count - 1
-    end
+    waiting[call] = nil
 end
 
+-- Whose light thread was killed does not ask for the outcome.
 local function drop_forgotten()
     local now = ngx.now()
+    if now >= swept and now - swept < SWEEP then
+        return
+    end
+    swept = now
     for call, waiter in pairs(waiting) do
         if waiter.deadline < now then
             drop(call)
@@ -264,9 +266,7 @@ function _M.call(target, channel, name, args, body, options)
     elseif target ~= "all" and not arguments.is_id(id, 1023) then
         return nil, "no such worker"
     end
-    if waiting_count >= FORGOTTEN then
-        drop_forgotten()
-    end
+    drop_forgotten()
     local sem = table.remove(idle) or semaphore.new(0)
     local call = C.ngx_cc_action_call(id, channel, #channel, name, #name, args, #args, body, #body,
                                       timeout * 1000, sem.sem, post)
@@ -274,7 +274,6 @@ function _M.call(target, channel, name, args, body, options)
         return nil, ERRORS[call] or "internal error, see the error log"
     end
     waiting[call] = { sema = sem, deadline = ngx.now() + timeout + GRACE }
-    waiting_count = waiting_count + 1
     -- the call itself ends in time
     sem:wait(timeout + GRACE)
     local list, n = {}, 0

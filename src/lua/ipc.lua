@@ -35,6 +35,8 @@ int ngx_cc_ipc_stats(ngx_cc_ipc_stats_t *stats);
 
 local MESSAGE, CALL = 1, 3
 local WORKERS_MAX = 1024
+-- Whom a broadcast reaches: this generation and newer ones, this one, this one without this worker.
+local NEWER, OWN, OTHERS = 0, 1, 2
 
 local STATES = { "starting", "live", "retiring" }
 local ERRORS = {
@@ -95,8 +97,8 @@ local function missed_workers(count)
     return list
 end
 
-local function broadcast(own, kind, call, name, data)
-    return C.ngx_cc_ipc_broadcast(own, kind, call, name, #name, data, #data, missed, WORKERS_MAX)
+local function broadcast(reach, kind, call, name, data)
+    return C.ngx_cc_ipc_broadcast(reach, kind, call, name, #name, data, #data, missed, WORKERS_MAX)
 end
 
 -- options: generation = "own" keeps it from the workers of newer configurations. On failure the
@@ -111,8 +113,8 @@ function ipc.broadcast(name, ...)
     if not name then
         return nil, err
     end
-    local own = options and options.generation == "own" and 1 or 0
-    local count = broadcast(own, MESSAGE, 0, name, data)
+    local reach = options and options.generation == "own" and OWN or NEWER
+    local count = broadcast(reach, MESSAGE, 0, name, data)
     if count == 0 then
         return true
     elseif count < 0 then
@@ -302,7 +304,7 @@ function ipc.call(target, name, data, options)
         return nil, err
     end
     local ok, reply
-    local answered, err = receiver.wait(timeout, function(number)
+    local answered, err = receiver.call(timeout, function(number)
         local code = C.ngx_cc_ipc_send_worker(id, CALL, number, name, #name, data, #data)
         if code == 0 then
             return 1
@@ -317,17 +319,6 @@ function ipc.call(target, name, data, options)
         return nil, reply
     end
     return nil, err or "timeout"
-end
-
--- Who has left an old generation has no successor that could answer.
-local function note_gone(results, workers)
-    local there = {}
-    for row in each_row() do
-        there[row.id] = there[row.id] or row.generation == C.ngx_cc_ipc_generation()
-    end
-    for id = 0, workers - 1 do
-        results[id] = results[id] or not there[id] and { id = id, err = "gone" } or nil
-    end
 end
 
 -- The replies of all workers of this generation: a list of { id =, data = } or { id =, err = }, by id.
@@ -347,16 +338,13 @@ function ipc.call_all(name, data, options)
     if own then
         results[own] = { id = own, err = OWN_WORKER }
     end
-    local _, err = receiver.wait(timeout, function(number)
-        local count = broadcast(1, CALL, number, name, data)
+    local _, err = receiver.call(timeout, function(number)
+        local count = broadcast(own and OTHERS or OWN, CALL, number, name, data)
         if count < 0 then
             return nil, ERRORS[count]
         end
         for _, row in pairs(missed_workers(count)) do
             results[row.id] = { id = row.id, err = row.err }
-        end
-        if ngx.worker.exiting() then
-            note_gone(results, workers)
         end
         local expected = workers
         for _ in pairs(results) do

@@ -3,6 +3,7 @@
 -- yielded, so that a handler may itself wait for one.
 
 local ffi = require "ffi"
+local calls = require "ngx.ipc.calls"
 local retained = require "ngx.ipc.retained"
 local semaphore = require "ngx.semaphore"
 local get_request = require("resty.core.base").get_request
@@ -26,12 +27,11 @@ typedef struct {
 int ngx_cc_ipc_send(uint32_t pid, uint32_t kind, uint32_t call,
     const char *name, size_t name_len, const char *data, size_t data_len);
 int ngx_cc_ipc_take(ngx_cc_ipc_mail_t *mail, int who);
-void ngx_cc_ipc_aside(void);
+void ngx_cc_ipc_goes_on(int aside);
 void ngx_cc_life_saw(const char *name, size_t name_len, uint32_t sequence);
 void ngx_cc_ipc_unhappy(int what, const char *name, size_t name_len,
     const char *why, size_t why_len);
 void ngx_cc_say(int what, const char *name, size_t name_len, const char *why, size_t why_len);
-void ngx_cc_ipc_calls(uint32_t calls);
 int ngx_cc_ipc_attach(void *sema, void *deputy, void *post);
 void ngx_cc_ipc_detach(void *sema, void *post);
 void *ngx_cc_ipc_guard(void *request, void *sema, void *post);
@@ -59,10 +59,6 @@ local AWAIT = 0.01
 -- Handlers that may run beside each other; the next ones run in the receiver itself, which then
 -- takes no more until they end.
 local CONCURRENT_MAX = 256
--- Calls of a worker that may wait at a time.
-local CALLS_MAX = 10000
--- How long after its time a call is taken for forgotten, in seconds.
-local GRACE = 1
 -- What the deputy may put aside for the receiver, in bytes; then replies wait, too.
 local BACKLOG_MAX = 4 * 1024 * 1024
 local BACKLOG_OVERHEAD = 200
@@ -82,10 +78,6 @@ local globals           -- its table of globals, which no other light thread has
 local sender            -- of the message whose handler it runs
 local current           -- the name of that message
 local senders = setmetatable({}, { __mode = "k" })  -- concurrent handler's thread -> its sender
-
-local pending = {}      -- call number -> { sema =, left =, ... }
-local calls = 0
-local last_call = 0
 
 -- Messages put aside by the deputy (the seventh field), and retained values for later handlers, in order.
 local backlog, first, last, backlog_bytes = {}, 1, 0, 0
@@ -207,15 +199,8 @@ local function new_crew()
 end
 
 local function resolve(call, from, kind, data)
-    local waiter = pending[call]
-    if not waiter then
+    if not calls.resolve(call, from, kind == REPLY, data) then
         C.ngx_cc_ipc_unhappy(LATE, "", 0, "", 0)
-        return
-    end
-    waiter.left = waiter.left - 1
-    waiter.take(from, kind == REPLY, data)
-    if waiter.left <= 0 then
-        waiter.sema:post(1)
     end
 end
 
@@ -261,9 +246,7 @@ local function from_backlog()
     backlog[first] = nil
     first = first + 1
     backlog_bytes = backlog_bytes - #m[1] - #m[2] - BACKLOG_OVERHEAD
-    if m[7] then
-        C.ngx_cc_ipc_aside()
-    end
+    C.ngx_cc_ipc_goes_on(m[7] and 1 or 0)
     return dispatch(m[1], m[2], m[3], m[4], m[5], m[6])
 end
 
@@ -273,6 +256,7 @@ local turn          -- posted when the receiver has ended: its heir's turn
 local heirs = 0     -- light threads that wait for it
 local in_order      -- whether the last receiver has said that it ends
 local asked = 0     -- when a timer was last asked for an heir
+local begun         -- the first receiver has been there
 
 local function mourn()
     local what = current and 'ipc handler "' .. current .. '"' or "a light thread of an ipc handler"
@@ -310,7 +294,7 @@ function run()
     if guard == nil then
         return
     end
-    heirs = heirs + 1
+    begun, heirs = true, heirs + 1
     repeat until turn:wait(WAIT)
     heirs = heirs - 1
     local theirs = getfenv(0)
@@ -352,32 +336,24 @@ function run()
     C.ngx_cc_ipc_pass(guard)
 end
 
--- A caller whose light thread was killed never ends its call: that is done here once its time is
--- over.
-local function end_forgotten()
-    local now = ngx.now()
-    for number, waiter in pairs(pending) do
-        if waiter.deadline < now then
-            pending[number] = nil
-            calls = calls - 1
-        end
-    end
-    C.ngx_cc_ipc_calls(calls)
-end
-
 -- From the first call on: takes over while the receiver's handler has yielded and calls wait.
-local deputy_runs = false
+local deputy_runs, deputy_asked = false, 0
 local deputy_mail = ffi.new "ngx_cc_ipc_mail_t"
 
+local ask_for_deputy
+
 local function deputy(premature)
+    if deputy_runs then
+        return      -- a timer that came late
+    end
     local guard = C.ngx_cc_ipc_guard(get_request(), deputy_sema.sem, post)
     if guard == nil then
-        deputy_runs = false
         return
     end
+    deputy_runs = true
     local taken = 0
-    while not premature and taken < RENEW and (calls > 0 or not ngx.worker.exiting()) do
-        local may_take = calls > 0 and backlog_bytes < BACKLOG_MAX
+    while not premature and taken < RENEW and (calls.count() > 0 or not ngx.worker.exiting()) do
+        local may_take = calls.count() > 0 and backlog_bytes < BACKLOG_MAX
         local code = C.ngx_cc_ipc_take(deputy_mail, may_take and DEPUTY or DEPUTY_WAITS)
         if code == 2 then
             break
@@ -392,20 +368,35 @@ local function deputy(premature)
                 backlog_bytes = backlog_bytes + #name + #data + BACKLOG_OVERHEAD
             end
             taken = taken + 1
+            calls.sweep()
         else
             deputy_sema:wait(WAIT)
             if ngx.worker.exiting() then
-                end_forgotten()
+                calls.end_forgotten()
             end
         end
     end
-    deputy_runs = taken >= RENEW and timer_at(0, deputy) and true or false
+    deputy_runs, deputy_asked = false, 0
+    if taken >= RENEW then
+        ask_for_deputy()
+    end
     C.ngx_cc_ipc_pass(guard)
+end
+
+-- As ask_for_heir.
+function ask_for_deputy()
+    local now = ngx.now()
+    if not deputy_runs and (now < deputy_asked or now - deputy_asked >= ASK_AGAIN) and timer_at(0, deputy) then
+        deputy_asked = now
+    end
 end
 
 -- Starts the receiver unless it runs. Nothing, or why it cannot.
 function _M.start()
     if sema then
+        if not begun then
+            ask_for_heir()
+        end
         return
     end
     local new, new_deputy = semaphore.new(0), semaphore.new(0)
@@ -418,6 +409,7 @@ function _M.start()
     end
     sema, deputy_sema, turn, in_order = new, new_deputy, semaphore.new(1), true
     local ok, err = timer_at(0, run)
+    asked = ngx.now()
     if not ok then
         C.ngx_cc_ipc_detach(sema.sem, post)
         sema = nil
@@ -444,50 +436,26 @@ function _M.set(name, fn, beside)
     concurrent[name] = fn and beside or nil
 end
 
-local idle = {}     -- semaphores for reuse
-
--- Makes a call by `send(number)`, which answers how many replies will come, or nil and a reason;
--- gives each to `take(worker, ok, data)`. True when all came, false when the time was over first,
--- nil and the reason when nothing was sent.
-function _M.wait(timeout, send, take)
-    if calls >= CALLS_MAX then
-        end_forgotten()
-        if calls >= CALLS_MAX then
-            return nil, "too many calls wait"
+-- Waits until a call is answered; until the deputy is there it may have to be asked for again.
+local function wait(answer, timeout)
+    while not deputy_runs and timeout > ASK_AGAIN do
+        ask_for_deputy()
+        if answer:wait(ASK_AGAIN) then
+            return true
         end
+        timeout = timeout - ASK_AGAIN
     end
-    last_call = last_call % 0xffffffff + 1
-    local number = last_call
-    local expected, err = send(number)
-    if not expected then
-        return nil, err
-    elseif expected <= 0 then
-        return true
-    end
-    local waiter = {
-        sema = table.remove(idle) or semaphore.new(0),
-        left = expected,
-        take = take,
-        deadline = ngx.now() + timeout + GRACE,
-    }
-    pending[number] = waiter
-    calls = calls + 1
-    C.ngx_cc_ipc_calls(calls)
-    deputy_runs = deputy_runs or timer_at(0, deputy) and true or false
-    local answered = waiter.sema:wait(timeout)
-    if pending[number] then
-        pending[number] = nil
-        calls = calls - 1
-        C.ngx_cc_ipc_calls(calls)
-    end
-    if calls == 0 and ngx.worker.exiting() then
+    ask_for_deputy()
+    return answer:wait(timeout)
+end
+
+-- As calls.make.
+function _M.call(timeout, send, take)
+    local answered, err = calls.make(timeout, send, take, wait)
+    if calls.count() == 0 and ngx.worker.exiting() then
         deputy_sema:post(1)     -- so that it does not keep the leaving worker
     end
-    if waiter.sema:count() == 0 then
-        idle[#idle + 1] = waiter.sema
-    end
-    -- the last reply may have come in the turn in which the time was over
-    return answered and true or waiter.left <= 0
+    return answered, err
 end
 
 return _M

@@ -37,6 +37,9 @@ int ngx_http_lua_ffi_sema_post(void *sem, int n);
 local post = ffi.cast("void *", C.ngx_http_lua_ffi_sema_post)
 
 local WAIT = 86400
+-- nginx may have no timer free, and says so at once, or only when the timer would run: seconds until
+-- one is asked for again.
+local ASK_AGAIN = 1
 -- A light thread's request never frees what it has allocated, so the waiter starts afresh now and then.
 local RENEW = 1000
 -- Events that wait for handlers which do not keep up, as many as the zone's journal has.
@@ -59,12 +62,16 @@ local ERRORS = {
 local _M = {}
 
 local handlers = {}     -- event -> list of functions
-local keys = {}         -- key -> { fn =, state = "waiting" | "running" | "held" }
+local keys = {}         -- key -> { fn =, state = "waiting" | "asked" | "running" | "held", asked = }
 local leavers = {}      -- functions that run once this worker is told to leave
 local queue, first, last = {}, 1, 0
+local only = {}         -- by place in the queue: the one handler that is told
 local missed = 0        -- events that found it full
 local sema              -- what the waiter waits on
 local running           -- a light thread runs handlers
+local asked = 0         -- when one was asked for
+local waiters = 0       -- light threads that have begun to wait; the last one does
+local renewed = 0       -- when one was asked for
 local leader_pid
 
 local row = ffi.new "ngx_cc_life_row_t"
@@ -99,9 +106,14 @@ local function call(event, fn, ...)
     end
 end
 
-local function fire(info)
+local function may_ask(before)
+    local now = ngx.now()
+    return now < before or now - before >= ASK_AGAIN
+end
+
+local function fire(info, to)
     local event = info.event
-    for _, fn in ipairs(handlers[event] or {}) do
+    for _, fn in ipairs(to and { to } or handlers[event] or {}) do
         if event == "worker_crash" then
             call(event, fn, info.id, info.pid, info.signal, info.code, info)
         elseif event == "leader" then
@@ -116,18 +128,18 @@ end
 
 local function from_queue()
     while first <= last do
-        local info = queue[first]
-        queue[first] = nil
+        local info, to = queue[first], only[first]
+        queue[first], only[first] = nil, nil
         first = first + 1
         if missed > 0 then
             ngx.log(ngx.WARN, "lifecycle: ", missed, " events were missed: a handler does not keep up")
             missed = 0
         end
-        fire(info)
+        fire(info, to)
     end
 end
 
-local function push(info)
+local function push(info, to)
     if not handlers[info.event] then
         return
     elseif last - first + 1 >= QUEUE_MAX then
@@ -135,15 +147,16 @@ local function push(info)
         return
     end
     last = last + 1
-    queue[last] = info
+    queue[last], only[last] = info, to
 end
 
-local function see_leader()
+-- Tells all handlers of another leader, or a new one of the present one.
+local function see_leader(to)
     local code = C.ngx_cc_life_leader(row)
     local pid = code > 0 and row.pid or nil
-    if pid and pid ~= leader_pid then
-        leader_pid = pid
-        push { event = "leader", id = row.id, pid = pid, generation = row.generation, mine = code == 1 }
+    if pid and (to or pid ~= leader_pid) then
+        leader_pid = to and leader_pid or pid
+        push({ event = "leader", id = row.id, pid = pid, generation = row.generation, mine = code == 1 }, to)
     end
 end
 
@@ -171,30 +184,36 @@ end
 
 -- Runs what is in the queue. Should a handler end this light thread, the next one goes on.
 local function run(premature)
-    if not premature and C.ngx_cc_life_guard(get_request(), sema.sem, post) ~= nil then
+    if not running and not premature and C.ngx_cc_life_guard(get_request(), sema.sem, post) ~= nil then
+        running, asked = true, 0
         from_queue()
-    else
-        running = false
     end
 end
 
+-- Whether somebody has been asked for and is not there yet.
 local function dispatch()
     if C.ngx_cc_life_runner_ended() == 1 then
         running = false
     end
-    if not running and first <= last then
-        running = timer_at(0, run) and true or false
+    local wanted = not running and first <= last
+    if wanted and may_ask(asked) and timer_at(0, run) then
+        asked = ngx.now()
     end
+    return wanted
 end
 
 -- The key is this worker's: runs its function.
 local function run_key(premature, key, entry)
+    if entry.state ~= "asked" then
+        return      -- a timer that came late
+    end
+    entry.state = "running"
     local ok, err = false, nil
     if not premature then
         ok, err = xpcall(entry.fn, trace, key)
     end
     entry.state = "held"
-    if err then
+    if not ok and err then
         ngx.log(ngx.ERR, "lifecycle: the function of \"", key, "\" failed, another worker may have it: ", err)
     end
     if (not ok or ngx.worker.exiting()) and keys[key] == entry then
@@ -203,29 +222,34 @@ local function run_key(premature, key, entry)
     end
 end
 
-local function try_key(key, entry)
-    local code = C.ngx_cc_life_claim(key, #key)
-    if code ~= 1 then
-        return code == 0 and 0 or code
-    end
-    entry.state = "running"
-    local ok = timer_at(0, run_key, key, entry)
-    if not ok then
-        keys[key] = nil
-        C.ngx_cc_life_release(key, #key)
-        return 0
-    end
-    return 1
+local function ask_for_key(key, entry)
+    entry.state, entry.asked = "asked", ngx.now()
+    timer_at(0, run_key, key, entry)
 end
 
+local function try_key(key, entry)
+    local code = C.ngx_cc_life_claim(key, #key)
+    if code == 1 then
+        ask_for_key(key, entry)
+    end
+    return code
+end
+
+-- Whether somebody has been asked for and is not there yet.
 local function try_keys()
-    local waiting = false
+    local waiting, wanted = false, false
     for key, entry in pairs(keys) do
         if entry.state == "waiting" and try_key(key, entry) ~= 1 then
             waiting = true
+        elseif entry.state == "asked" then
+            wanted = true
+            if may_ask(entry.asked) then
+                ask_for_key(key, entry)
+            end
         end
     end
     C.ngx_cc_life_wants(waiting and 1 or 0)
+    return wanted
 end
 
 -- What remains to be done by a worker that leaves; once. Where it may wait, for whom to take turns
@@ -256,22 +280,30 @@ end
 local left = false
 
 local function waiter(premature)
-    local turns = 0
+    if left or premature and waiters > 0 then
+        return
+    end
+    waiters = waiters + 1
+    sema:post(1)        -- for the one before
+    local me, turns = waiters, 0
     while not premature do
         local leaving = C.ngx_cc_life_leaving(0) ~= 0
         collect()
-        dispatch()
+        local wanted = dispatch()
         if leaving and not running then
             break
         end
         if not leaving then
-            try_keys()
+            wanted = try_keys() or wanted
         end
         turns = turns + 1
-        if turns >= RENEW and not leaving and timer_at(0, waiter) then
-            return
+        if turns >= RENEW and not leaving and may_ask(renewed) and timer_at(0, waiter) then
+            renewed = ngx.now()
         end
-        sema:wait(WAIT)
+        sema:wait(wanted and ASK_AGAIN or WAIT)
+        if waiters > me then
+            return sema:post(1)     -- what it was woken for is the next one's
+        end
     end
     if not left then
         left = true
@@ -282,6 +314,9 @@ end
 
 local function start_waiter(fname)
     if sema then
+        if waiters == 0 and may_ask(renewed) and timer_at(0, waiter) then
+            renewed = ngx.now()
+        end
         return
     elseif get_phase() == "init" then
         error("ngx.cc.lifecycle: " .. fname .. " cannot be used in init_by_lua*: workers do not exist yet, "
@@ -297,6 +332,7 @@ local function start_waiter(fname)
     end
     sema = new
     local ok, err = timer_at(0, waiter)
+    renewed = ngx.now()
     if not ok then
         C.ngx_cc_life_detach()
         sema = nil
@@ -317,8 +353,9 @@ function _M.on(event, fn)
     end
     handlers[event] = handlers[event] or {}
     table.insert(handlers[event], fn)
-    if event == "leader" then
-        leader_pid = nil
+    if event == "leader" and leader_pid then
+        see_leader(fn)
+        sema:post(1)
     end
     return true
 end

@@ -7,12 +7,13 @@ use crate::ngx::lua::Package;
 
 /// Names that `cc_lua_preload` takes, and the package each stands for; a package may stand under
 /// several.
-pub static PACKAGES: [(&str, Package); 23] = [
+pub static PACKAGES: [(&str, Package); 24] = [
     ("ngx.ipc", package(c"ngx.ipc", c"=ngx.ipc", include_str!("ipc.lua"))),
     (
         "ngx.ipc",
         package(c"ngx.ipc.arguments", c"=ngx.ipc.arguments", include_str!("ipc_arguments.lua")),
     ),
+    ("ngx.ipc", package(c"ngx.ipc.calls", c"=ngx.ipc.calls", include_str!("ipc_calls.lua"))),
     (
         "ngx.ipc",
         package(c"ngx.ipc.receiver", c"=ngx.ipc.receiver", include_str!("ipc_receiver.lua")),

@@ -6,7 +6,7 @@
 //! call became 1.8 us, which a cast to several workers spends several times over.
 //!
 //! `desk.rs` knows the connections and calls of the process, `peer.rs` one connection, `link.rs` the
-//! socket, `circuit.rs` what stands in for it when a worker calls itself; `proto/cluster/wire.rs` writes and reads messages, `proto/cluster/pool.rs` keeps the account.
+//! socket, `circuit.rs` what stands in for it when a worker calls itself, `half.rs` what nginx serves then; `proto/cluster/wire.rs` writes and reads messages, `proto/cluster/pool.rs` keeps the account.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,8 +16,10 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
+use ngx::ffi;
 use nix::errno::Errno;
 
+use crate::ngx::peer::Peer;
 use crate::proto::cluster::wire::Wanted;
 use crate::proto::listen::Address;
 
@@ -25,6 +27,7 @@ pub use crate::proto::cluster::pool::PoolLimits;
 
 mod circuit;
 mod desk;
+mod half;
 mod link;
 mod peer;
 
@@ -152,6 +155,12 @@ fn words(error: &io::Error) -> String {
         Some(code) => format!("{code}: {}", Errno::from_raw(code).desc()),
         None => error.to_string(),
     }
+}
+
+/// Whom a connection that nginx serves comes from, where it is a call of this very process: then the
+/// kernel does not know.
+pub(crate) fn caller_of(connection: &ffi::ngx_connection_t) -> Option<Peer> {
+    half::caller_of(connection)
 }
 
 type Done = Box<dyn FnOnce(Result<Answer, CallError>)>;

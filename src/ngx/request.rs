@@ -6,6 +6,7 @@ use std::ptr;
 
 use ngx::ffi;
 
+use crate::ngx::client;
 use crate::ngx::http::{HttpModule, conf_of};
 use crate::ngx::log::{self, Level};
 use crate::ngx::peer::{self, Peer};
@@ -130,7 +131,8 @@ impl<'a> Request<'a> {
         // SAFETY: a request has a connection; its fd is open, or that of a listening UDP socket,
         // which has no peer.
         let connection = unsafe { &*self.get().connection };
-        let peer = peer::of_connection(connection.fd)?;
+        let caller = client::caller_of(connection);
+        let peer = caller.or_else(|| peer::of_connection(connection.fd))?;
         if !connection.proxy_protocol.is_null() {
             return None;
         }

@@ -21,14 +21,27 @@ cc_next_connection(void)
 }
 
 
+/* found at run time: whether there are any is not part of the signature that a module must share */
 void
 cc_count_accepted(void)
 {
-#if (NGX_STAT_STUB)
-    (void) ngx_atomic_fetch_add(ngx_stat_accepted, 1);
-    (void) ngx_atomic_fetch_add(ngx_stat_handled, 1);
-    (void) ngx_atomic_fetch_add(ngx_stat_active, 1);
-#endif
+    static const char   *names[] = { "ngx_stat_accepted", "ngx_stat_handled", "ngx_stat_active" };
+    static ngx_atomic_t  **counters[3];
+    static unsigned      looked;
+
+    unsigned  i;
+
+    for (i = 0; i < 3; i++) {
+        if (!looked) {
+            counters[i] = dlsym(RTLD_DEFAULT, names[i]);
+        }
+
+        if (counters[i] != NULL) {
+            (void) ngx_atomic_fetch_add(*counters[i], 1);
+        }
+    }
+
+    looked = 1;
 }
 
 

@@ -135,10 +135,15 @@ exported! {
         with(|worker| code(worker.send_worker(WorkerId(id), letter(kind, call, name, data))))
     }
 
-    /// Sends to all; how many were missed, of which the first `room` are told.
+    /// Sends to all; how many were missed, of which the first `room` are told. `own` 1: of this
+    /// generation; 2: of them, but for this worker.
     fn ngx_cc_ipc_broadcast(own: i32, kind: u32, call: u32, name: Text, name_len: usize, data: Text, data_len: usize, missed: Out<Missed>, room: usize) -> i32, BUG, {
         let (name, data) = (name.bytes(name_len), data.bytes(data_len));
-        let reach = if own != 0 { Reach::Own } else { Reach::Newer };
+        let reach = match own {
+            0 => Reach::Newer,
+            1 => Reach::Own,
+            _ => Reach::Others,
+        };
         with(|worker| {
             let unsent = worker.broadcast(reach, letter(kind, call, name, data));
             missed.fill(room, unsent.iter().map(Missed::of));
@@ -173,9 +178,10 @@ exported! {
         })
     }
 
-    /// The receiver goes on with a message that its deputy had put aside.
-    fn ngx_cc_ipc_aside() -> (), (), {
-        worker::with(Worker::take_aside);
+    /// The receiver goes on with what it need not take: a message that its deputy had put `aside`, or a
+    /// retained value.
+    fn ngx_cc_ipc_goes_on(aside: i32) -> (), (), {
+        worker::with(|worker| worker.goes_on(aside != 0));
     }
 
     /// This worker's handlers could not be told of a retained value: later.

@@ -11,15 +11,19 @@ use super::actions::{self, Work};
 use super::native::{self, Asker, CallFailed, Outcome, Pending, Reply, Targets};
 use super::worker;
 use crate::modules::cluster;
+use crate::ngx::cycle;
 use crate::ngx::lua::{Address, Bytes, Guard, Out, Semaphore, Text, exported};
 use crate::proto::cluster::query;
 use crate::proto::ipc::WorkerId;
 use crate::proto::ipc::ask::{Ask, Origin};
 use crate::shm::slots::Counter;
 
-/// Light threads of a worker: functions that may have yielded at a time. Each is a running timer of
-/// the Lua module, which has 256.
-const THREADS_MAX: usize = 100;
+/// Functions that may have yielded at a time. The light thread of each is a running timer of the Lua
+/// module, which has 256. One more waits: were all to end their threads, nobody could start another.
+const WORKING_MAX: usize = 100;
+/// How long a thread may take to begin, in ms; later its timer is taken for one that the Lua module had
+/// no room for when it was due.
+const BEGINS: usize = 1000;
 /// Outcomes that Lua has not looked at. It looks at once, unless its light thread was killed.
 const OUTCOMES_MAX: usize = 10_000;
 
@@ -45,6 +49,8 @@ struct Functions {
     last: u32,
     /// Threads that have been started and have not begun.
     starting: usize,
+    /// When the last one was, in milliseconds of the event loop's clock.
+    started: usize,
     idle: usize,
     /// The semaphore was posted, and no thread has come yet.
     woken: bool,
@@ -63,6 +69,23 @@ enum Reported {
 struct Row {
     worker: u16,
     result: Result<(u16, Vec<u8>), CallFailed>,
+}
+
+impl Functions {
+    fn working(&self) -> usize {
+        self.threads.len() - self.idle
+    }
+
+    fn start(&mut self) {
+        self.starting += 1;
+        self.started = cycle::milliseconds();
+    }
+
+    /// Whether no other thread waits, or will.
+    fn is_last(&self) -> bool {
+        let late = cycle::milliseconds().wrapping_sub(self.started) >= BEGINS;
+        self.idle == 0 && (self.starting == 0 || late) && self.threads.len() <= WORKING_MAX
+    }
 }
 
 thread_local! {
@@ -90,7 +113,8 @@ pub(super) fn wake() {
         return;
     }
     with(|f| {
-        if let Some(semaphore) = f.semaphore.filter(|_| !f.woken) {
+        let may = !f.woken && f.working() < WORKING_MAX;
+        if let Some(semaphore) = f.semaphore.filter(|_| may) {
             f.woken = true;
             semaphore.post();
         }
@@ -161,10 +185,12 @@ fn take(thread: u32, woke: bool, asked: &mut Out<Asked>) -> i32 {
             answer(work, 500, b"the action was left without an answer");
         }
     }
-    let next = actions::next_for_lua();
+    // this one included
+    let may = with(|f| f.working() <= WORKING_MAX) == Some(true);
+    let next = may.then(actions::next_for_lua).flatten();
     let more = next.is_some() && actions::any_for_lua();
     let code = with(|f| {
-        let alone = f.idle == 0 && f.starting == 0 && f.threads.len() < THREADS_MAX;
+        let alone = f.is_last();
         let me = f.threads.get_mut(&thread)?;
         let Some((function, work)) = next else {
             if f.over {
@@ -187,7 +213,8 @@ fn take(thread: u32, woke: bool, asked: &mut Out<Asked>) -> i32 {
             return None;
         }
         if alone {
-            f.starting += 1;
+            f.starting = 0;
+            f.start();
         }
         Some(if alone { TAKEN_AND_START } else { TAKEN })
     });
@@ -249,7 +276,10 @@ exported! {
 
     /// A light thread is about to be started (1), or could not be (-1).
     fn ngx_cc_action_starting(threads: i32) -> (), (), {
-        with(|f| f.starting = f.starting.saturating_add_signed(threads as isize));
+        with(|f| match threads {
+            1.. => f.start(),
+            _ => f.starting = f.starting.saturating_sub(1),
+        });
     }
 
     /// The light thread of `request` begins; its number, 0 when memory ran out.

@@ -84,10 +84,13 @@ pub enum Next {
 }
 
 /// A message to oneself.
-struct Note {
-    kind: Kind,
-    call: u32,
-    name: Box<[u8]>,
+pub struct Note {
+    /// See [`Taken`].
+    pub kind: Kind,
+    /// See there.
+    pub call: u32,
+    /// See there.
+    pub name: Box<[u8]>,
     data: Box<[u8]>,
 }
 
@@ -239,6 +242,13 @@ impl Mailbox {
     /// What was taken is to be taken again, before anything else is.
     pub fn put_back(&mut self, taken: Taken) {
         self.front = Some(taken);
+    }
+
+    /// A message that was put aside and its sender, for whoever needs no Lua for it.
+    pub fn take_out(&mut self) -> Option<(Note, Pid)> {
+        let Aside { note, sender, .. } = self.aside.pop_front()?;
+        self.aside_bytes -= note.size();
+        Some((note, sender))
     }
 
     fn take_aside(&mut self) -> Next {

@@ -4,9 +4,10 @@ use std::fmt::Arguments;
 use std::os::fd::AsFd;
 
 use super::alive;
-use super::mailbox::{Next, Place, Taken};
+use super::mailbox::{Next, Note, Place, Taken};
 use super::native;
 use super::rings::Bells;
+use super::sending::Letter;
 use super::worker::Worker;
 use crate::modules::metrics::{self, Timed};
 use crate::modules::say;
@@ -39,11 +40,19 @@ impl Worker {
         let taken = self.take_or_rest(false);
         self.waiting = taken.is_none();
         self.posted = false;
-        if taken.is_some() && native::in_use() {
-            // which tells whether the handler has yielded
-            self.next_turn();
+        if taken.is_some() {
+            self.expect_yield();
         }
         taken
+    }
+
+    /// The receiver runs a handler. Where something may come meanwhile that is not for it, the next turn
+    /// of the event loop tells whether the handler has yielded: nobody rings, as long as this worker is
+    /// taken to be awake.
+    fn expect_yield(&mut self) {
+        if self.calls > 0 || native::in_use() {
+            self.next_turn();
+        }
     }
 
     /// The same for the deputy, while the receiver's handler has yielded.
@@ -53,11 +62,16 @@ impl Worker {
         taken
     }
 
-    /// The receiver goes on with a message that the deputy had put aside.
-    pub fn take_aside(&mut self) {
-        self.aside = self.aside.saturating_sub(1);
-        self.hold(self.held.saturating_sub(1));
-        self.count(Counter::Received, 1);
+    /// The receiver goes on with what it need not take: with a message that the deputy had put `aside`,
+    /// or with a retained value.
+    pub fn goes_on(&mut self, aside: bool) {
+        if aside {
+            self.aside = self.aside.saturating_sub(1);
+            self.hold(self.held.saturating_sub(1));
+            self.count(Counter::Received, 1);
+        }
+        (self.waiting, self.posted) = (false, false);
+        self.expect_yield();
     }
 
     /// The deputy will wait, whether or not there is mail: nobody waits for a reply, or the receiver
@@ -89,6 +103,32 @@ impl Worker {
     pub(super) fn drop_one(&self, counter: Counter) {
         self.count(counter, 1);
         dropped(counter, format_args!(""));
+    }
+
+    /// This worker has no handlers at all; whoever calls one is told.
+    #[cold]
+    fn refuse_all(&mut self) {
+        if self.mailbox.has_front() && self.take().is_some() {
+            self.drop_one(Counter::Unhandled);
+        }
+        loop {
+            self.next(true);
+            let Some(aside) = self.mailbox.take_out() else { return };
+            let mut next = Some(aside);
+            while let Some((Note { kind, call, name, .. }, sender)) = next {
+                self.aside = self.aside.saturating_sub(1);
+                self.hold(self.held.saturating_sub(1));
+                self.count(Counter::Received, 1);
+                if kind == Kind::Call {
+                    let why = [b"no handler for \"", &name[..], b"\""].concat();
+                    let letter = Letter { kind: Kind::Failure, call, name: b"", data: &why };
+                    // who cannot be told waits as long as it wanted to
+                    let _ = self.send_process(sender, letter);
+                }
+                self.drop_one(Counter::Unhandled);
+                next = self.mailbox.take_out();
+            }
+        }
     }
 
     /// A message with that stamp has come.
@@ -320,11 +360,7 @@ impl Worker {
             // what comes when the receivers have ended is lost with the worker, and counted so
             None if self.over => {}
             None if self.grace => self.sift_past(),
-            None => {
-                while self.take().is_some() {
-                    self.drop_one(Counter::Unhandled);
-                }
-            }
+            None => self.refuse_all(),
         }
     }
 

@@ -20,9 +20,9 @@ pub struct Copy {
 /// Asks a worker's handlers to compare what they were told with what is kept.
 const REVIEW: Letter<'_> = Letter { kind: Kind::Review, call: 0, name: b"", data: b"" };
 
-/// A worker was killed, maybe between a change and the last of its notices, and what waited in it is
-/// gone: this one's handlers look for what they were not told.
-pub fn died() {
+/// A worker has ended, maybe killed between a change and the last of its notices, and what waited in it
+/// is gone: this one's handlers look for what they were not told.
+pub fn ended() {
     worker::with(Worker::review);
 }
 

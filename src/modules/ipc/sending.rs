@@ -49,7 +49,9 @@ pub struct Recent {
 pub enum Reach {
     /// The sender's generation.
     Own,
-    /// And every newer one.
+    /// The same without the sender.
+    Others,
+    /// The sender's generation and every newer one.
     Newer,
 }
 
@@ -116,7 +118,8 @@ impl Worker {
         self.send_seat(seat, Addressee::Seat, letter)
     }
 
-    /// Sends to every worker, this one included; answers those it could not be sent to.
+    /// Sends to every worker in `reach`; answers those it could not be sent to. Who has left an old
+    /// generation has no successor there: it misses nothing, but a call will not be answered.
     pub fn broadcast(&mut self, reach: Reach, letter: Letter<'_>) -> Vec<(Seat, Unsent)> {
         let own = self.me.seat.generation;
         let (current, workers) = self.table.current();
@@ -125,20 +128,28 @@ impl Worker {
             let result = worker.send_seat(seat, Addressee::Seat, letter);
             unsent.extend(result.err().map(|why| (seat, why)));
         };
+        let me = self.me.seat;
         if current == own {
-            seats(own, self.peers.len()).for_each(|seat| send(self, seat));
+            let all = seats(own, self.peers.len());
+            let to = all.filter(|seat| reach != Reach::Others || *seat != me);
+            to.for_each(|seat| send(self, seat));
             return unsent;
         }
-        // who has left an old generation has no successor there, and misses nothing
         let old = |w: &Entry| w.seat.generation < current && receives(w);
         let elders: Vec<Seat> = self.table.workers().filter(old).map(|w| w.seat).collect();
-        for seat in elders.into_iter().filter(|seat| seat.generation >= own) {
-            if reach == Reach::Newer || seat.generation == own {
-                send(self, seat);
-            }
-        }
+        let is_in = |seat: &Seat| match reach {
+            Reach::Own => seat.generation == own,
+            Reach::Others => seat.generation == own && *seat != me,
+            Reach::Newer => seat.generation >= own,
+        };
+        elders.iter().copied().filter(is_in).for_each(|seat| send(self, seat));
         if reach == Reach::Newer {
             seats(current, workers).for_each(|seat| send(self, seat));
+        }
+        if letter.kind == Kind::Call {
+            let left = |seat: &Seat| is_in(seat) && !elders.contains(seat);
+            let gone = seats(own, self.peers.len()).filter(left);
+            unsent.extend(gone.map(|seat| (seat, Unsent::Nobody)));
         }
         unsent
     }
@@ -242,7 +253,10 @@ impl Worker {
         self.mailbox.note(letter, self.limits.queue)?;
         self.hold(self.held + 1);
         match &mut self.events {
-            Some(events) if self.waiting || self.receiver.is_none() => events.turn.next_turn(),
+            // where a call waits, it may be for this
+            Some(events) if self.waiting || self.calls > 0 || self.receiver.is_none() => {
+                events.turn.next_turn();
+            }
             _ => {}
         }
         Ok(())

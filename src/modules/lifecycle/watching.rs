@@ -126,7 +126,7 @@ impl Own {
                 Read::Missed(_, next) => {
                     // too much at once: looks at everybody
                     self.known = next;
-                    retaining::died();
+                    retaining::ended();
                     inquiry::ended(None);
                     for slot in 0..SLOTS {
                         self.meet(slot);
@@ -141,10 +141,8 @@ impl Own {
                             self.meet(slot);
                         }
                     }
-                    if event.what == What::WorkerCrash {
-                        retaining::died();
-                    }
                     if matches!(event.what, What::WorkerCrash | What::WorkerExit) {
+                        retaining::ended();
                         inquiry::ended(Some(event.seat));
                     }
                 }

@@ -253,7 +253,7 @@ impl Link {
             if let (Some(circuit), false) = (circuit, into.is_empty()) {
                 let heard = circuit.hear(into);
                 if heard > 0 {
-                    if heard < into.len() && read.pending_eof() == 0 {
+                    if !circuit.has_more() && read.pending_eof() == 0 {
                         read.set_ready(0);
                     }
                     return Poll::Ready(Ok(heard));
@@ -307,7 +307,10 @@ impl Link {
             }
             loop {
                 let sent = match circuit {
-                    Some(circuit) => circuit.ask(parts).ok_or(Errno::EPIPE),
+                    Some(circuit) => match circuit.ask(parts) {
+                        Some(0) => Err(Errno::EAGAIN),
+                        written => written.ok_or(Errno::EPIPE),
+                    },
                     None => transmit(c.fd, parts),
                 };
                 match sent {
