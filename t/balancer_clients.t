@@ -19,16 +19,20 @@ sub name ($s) { '127.0.0.1:' . $s->port }
 
 my $gateway = node('', <<'E', <<'L');
 upstream nodes { cc_balancer clients channel=test key=$arg_k; keepalive 8; }
+upstream fallback { server 127.0.0.1:%PORT%; cc_balancer clients channel=test key=$arg_k; }
 upstream even { cc_balancer clients channel=$arg_ch; cc_balancer_tries 3; }
 E
     add_header X-Tries $cc_balancer_tries always;
     location /nodes { proxy_pass http://nodes; }
+    location /fallback { proxy_pass http://fallback/own; }
     location /even { proxy_pass http://even; }
 L
 
 my $r = $gateway->get($gateway->port, '/nodes?k=1');
 is $r->status, 502, 'nobody is below';
 is $r->header('X-Tries'), 'nodes failed 502 - -', 'which is told';
+
+is $gateway->get($gateway->port, '/fallback?k=1')->body, name($gateway), 'but where the upstream has servers of its own';
 
 my @nodes = map { node(name($gateway)) } 1 .. 3;
 sub picks ($port = $gateway->port(1)) { return [ map { $gateway->get($port, "/nodes?k=key$_")->body } 1 .. 60 ] }
@@ -40,6 +44,7 @@ is_deeply picks($gateway->port(2)), $picks, 'another worker picks the same';
 my %even;
 $even{ $gateway->get($gateway->port, '/even?ch=test')->body }++ for 1 .. 40;
 is keys %even, 3, 'without a key by turns';
+isnt $gateway->get($gateway->port, '/fallback?k=1')->body, name($gateway), 'who is below comes first';
 is $gateway->get($gateway->port, '/even?ch=other')->status, 502, 'an unknown channel has no nodes';
 
 my $dead = $nodes[1];

@@ -36,6 +36,7 @@ my $INIT = <<'LUA';
         ["a table"] = function() return 200, {} end,
         ["bad status"] = function() return 99, "x" end,
         exits = function() ngx.exit(200) end,
+        ["exits later"] = function() ngx.sleep(0.05) ngx.exit(200) end,
         sends = function(args, body) ipc.send_worker((id() + 1) % 3, "news", body) return "sent" end,
         forwards = function(args, body)
             local status, reply = cc.call((id() + 1) % 3, "ch", "who", nil, body)
@@ -99,6 +100,17 @@ sub answers ($transport) {
     is $c->run(0, 'return t.cc.call(1, "ch", "exits")'), "500\tthe action has ended its light thread", 'ngx.exit is answered';
     is $c->run(0, 'return t.cc.call(0, "ch", "exits")'), "500\tthe action has ended its light thread", 'to oneself, too';
     is $c->run(0, 'return ipc.stats().failed') - $before, 6, 'each is counted as failed';
+    # all that may run at a time, all of which have yielded when they end their light threads
+    is $c->run(0, 'local ended, threads = 0, {}
+        for i = 1, 120 do
+            threads[i] = ngx.thread.spawn(function()
+                local status = t.cc.call(1, "ch", "exits later", nil, nil, { timeout = 10 })
+                ended = ended + (status == 500 and 1 or 0)
+            end)
+        end
+        for i = 1, 120 do ngx.thread.wait(threads[i]) end
+        return ended'), 120, '120 at once';
+    is $c->run(0, 'return t.cc.call(1, "ch", "who")'), "200\t1:0:", 'then others are answered';
     is $c->run(0, 'return t.cc.call(1, "ch", "who", nil, "x")'), "200\t1:0:x", 'others are not harmed';
 
     # -- what is not answered

@@ -32,7 +32,8 @@ for my $transport (qw(ring socket)) {
     subtest "$transport: later workers"  => sub { later($transport) };
     subtest "$transport: many at once"   => sub { many($transport) };
     subtest "$transport: not told"       => sub { not_told($transport) };
-    subtest "$transport: killed first"   => sub { killed_first($transport) };
+    subtest "$transport: killed first"   => sub { ended_first($transport, 'KILL', qr/ipc: \d+ messages are lost: they waited in a worker that was killed/) };
+    subtest "$transport: left first"     => sub { ended_first($transport, 'QUIT', qr/\d+ messages were lost with the leaving worker/) };
 }
 subtest 'bounds' => \&bounds;
 subtest 'another zone' => \&zone;
@@ -256,7 +257,8 @@ sub not_told ($transport) {
 }
 
 # Who sets a value is killed while its notices still wait in it: the others hear of the value all the same.
-sub killed_first ($transport) {
+# Who sets a value ends before the notice has gone out.
+sub ended_first ($transport, $signal, $lost) {
     my $c = start($transport);
     my $s = $c->s;
     is $c->run(0, 'return ipc.retain("config", "ends", 1), ipc.retain("config", "stays", 1)'), "true\ttrue", 'two values';
@@ -266,15 +268,16 @@ sub killed_first ($transport) {
     cmp_ok $c->run(0, 'repeat local ok = ipc.send_worker(1, "unknown", ("x"):rep(100000)) until not ok or ipc.stats().queued > 0
         return ipc.stats().queued'), '>', 0, 'whatever is sent to a stopped one waits';
     is $c->run(0, 'return ipc.retain("config", "ends", nil), ipc.retain("config", "is new", 2), #("x")'), "true\ttrue\t1", 'notices, too';
-    $s->kill_worker(0, 'KILL');
+    my $goes = $c->pid(0);
+    kill $signal => $goes;
+    ok $s->wait_for(sub { $s->error_log =~ /worker process $goes exited/ }, 'the setter to end'), "$signal";
     $s->signal(CONT => $receiver);
     my ($state, $want) = ('return t.config.ends, t.config.stays, t.config["is new"]', "nil\t1\t2");
     is $c->until(1, $state, $want), $want, 'the other one has them';
     is $c->run(1, 'return table.concat(t.told, " ", 3)'), 'ends=nil is new=2', 'was told what it did not know, and nothing else';
     is $c->until(2, $state, $want), $want, 'so has who was told before';
     is $c->until(0, $state, $want), $want, 'and the successor';
-    ok $s->wait_log(qr/\[notice\].*cc: ipc: \d+ messages are lost: they waited in a worker that was killed/),
-        'the log tells what waited in the killed one';
+    ok $s->wait_log(qr/\[notice\].*cc: $lost/), 'the log tells what waited in the one that has ended';
     ok $s->quit(15), 'quits';
     return;
 }

@@ -12,6 +12,7 @@ use std::rc::Rc;
 
 use ngx::ffi::{ngx_command_t, ngx_module_t};
 
+use self::candidates::Candidates;
 use self::choice::Choice;
 use self::settings::{Conf, Source};
 use crate::modules::http::{Context, Http, Server};
@@ -127,7 +128,7 @@ fn choose(request: &Request<'_>, conf: &Conf) -> Option<Choice> {
                 .as_ref()
                 .map(|key| key.of_request(request))
                 .map_or(Some(None), |k| k.map(Some))?;
-            Some(Choice::hashed(key, candidates::workers()))
+            Some(hashed(conf, key, candidates::workers()))
         }
         Some(Source::Clients { channel, key }) => {
             let key = key
@@ -135,9 +136,17 @@ fn choose(request: &Request<'_>, conf: &Conf) -> Option<Choice> {
                 .map(|key| key.of_request(request))
                 .map_or(Some(None), |k| k.map(Some))?;
             let channel = channel.of_request(request)?;
-            Some(Choice::hashed(key, candidates::clients(&shown(channel))))
+            Some(hashed(conf, key, candidates::clients(&shown(channel))))
         }
     }
+}
+
+/// Where nobody is there, the upstream's own servers, if it has any.
+fn hashed(conf: &Conf, key: Option<&[u8]>, peers: Rc<Candidates>) -> Choice {
+    if peers.count() == 0 && conf.hooks.has_servers() {
+        return Choice::Method;
+    }
+    Choice::hashed(key, peers)
 }
 
 /// Characters of a value that the log is shown.

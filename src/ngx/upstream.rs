@@ -84,6 +84,13 @@ pub struct Hooks {
     servers: Cell<usize>,
 }
 
+impl Hooks {
+    /// Whether the upstream has servers of its own.
+    pub fn has_servers(&self) -> bool {
+        !self.placeholder.get()
+    }
+}
+
 /// The hooks' part of a request.
 pub struct Slot<M: Balancer> {
     /// Of the upstream that the request is in, or was last.

@@ -21,9 +21,14 @@ pub struct Copy {
 const REVIEW: Letter<'_> = Letter { kind: Kind::Review, call: 0, name: b"", data: b"" };
 
 /// A worker has ended, maybe killed between a change and the last of its notices, and what waited in it
-/// is gone: this one's handlers look for what they were not told.
+/// is gone: this one's handlers look for what they were not told. Not in an old generation, which is not
+/// told of what newer ones set.
 pub fn ended() {
-    worker::with(Worker::review);
+    worker::with(|worker| {
+        if worker.me().seat.generation >= worker.table().current().0 {
+            worker.review();
+        }
+    });
 }
 
 impl Worker {
