@@ -73,7 +73,7 @@ impl Circuit {
     ///
     /// # Safety
     /// `caller` is live and ours, with its handlers set.
-    pub(super) unsafe fn close_at(
+    pub(super) unsafe fn serve(
         bound: &Bound,
         fd: OwnedFd,
         caller: *mut ffi::ngx_connection_t,
@@ -147,8 +147,10 @@ impl Circuit {
         let mut answer = self.answer.borrow_mut();
         let read = take(&mut answer, into);
         // SAFETY: as in ask; the event is the connection's own.
-        if let (1.., Some(server)) = (read, unsafe { self.server.get().as_mut() }) {
-            unsafe { resume(server.write) };
+        unsafe {
+            if let (1.., Some(server)) = (read, self.server.get().as_mut()) {
+                resume(server.write);
+            }
         }
         read
     }
@@ -245,6 +247,9 @@ impl Circuit {
     }
 
     /// For nginx: bytes of the call, 0 at its end, or AGAIN.
+    ///
+    /// # Safety
+    /// `c` is the live half of this circuit.
     pub(super) unsafe fn read(&self, c: &mut Half, into: &mut [u8]) -> isize {
         let read = take(&mut self.call.borrow_mut(), into);
         // SAFETY: the events are the connections' own; the caller is null or live.
@@ -267,6 +272,9 @@ impl Circuit {
 
     /// For nginx: so much of the answer was written, and no more goes where it is `full`. None: nobody
     /// is there to read it.
+    ///
+    /// # Safety
+    /// As for [`Circuit::read`].
     pub(super) unsafe fn wrote(&self, c: &mut Half, sent: usize, full: bool) -> Option<()> {
         // SAFETY: as in read.
         unsafe {

@@ -74,7 +74,7 @@ impl Link {
         let (ours, served) = circuit::pair().ok()?;
         let link = Link::over(ours, wiring).ok()?;
         // SAFETY: the connection is ours until close(), which tells the circuit.
-        let circuit = unsafe { Circuit::close_at(&bound, served, link.connection.get()) }?;
+        let circuit = unsafe { Circuit::serve(&bound, served, link.connection.get()) }?;
         let _ = link.circuit.set(circuit);
         link.connected.set(true);
         link.with(|_, _, write| write.set_ready(1));
