@@ -423,6 +423,8 @@ function _M.once(key, fn)
         return nil, ERRORS[code]
     elseif code ~= 1 then
         C.ngx_cc_life_wants(1)
+    else
+        sema:post(1)        -- the waiter sees to it that the function runs
     end
     return code == 1
 end

@@ -2,7 +2,7 @@
 
 use super::sending::{Letter, Reach, Unsent};
 use super::worker::{self, Worker};
-use super::{receiving, retaining};
+use super::{losses, retaining};
 use crate::modules::say;
 use crate::ngx::conf::shown;
 use crate::ngx::log::Level;
@@ -209,9 +209,9 @@ exported! {
             let reason = format!("{name}: {}", why.lines().next().unwrap_or_default());
             say::say_of(Level::Err, "ipc handler", &reason, text);
         } else if name.is_empty() {
-            receiving::dropped(counter, format_args!(""));
+            losses::dropped(counter, format_args!(""));
         } else {
-            receiving::dropped(counter, format_args!(" \"{name}\""));
+            losses::dropped(counter, format_args!(" \"{name}\""));
         }
     }
 

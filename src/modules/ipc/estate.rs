@@ -8,7 +8,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 
 use super::alive;
-use super::receiving::tell_lost;
+use super::losses::tell_lost;
 use super::worker::Worker;
 use crate::ngx::memory::Mapping;
 use crate::ngx::socket::{self, Line};

@@ -9,6 +9,7 @@ pub mod estate;
 pub mod functions;
 pub mod inquiry;
 pub mod leaving;
+pub mod losses;
 pub mod mailbox;
 pub mod native;
 pub mod peer;

@@ -1,17 +1,15 @@
 //! How this worker receives: when its coroutine is woken, what it is handed, when it sleeps.
 
-use std::fmt::Arguments;
 use std::os::fd::AsFd;
 
 use super::alive;
+use super::losses::{KILLED, dropped, tell_lost};
 use super::mailbox::{Next, Note, Place, Taken};
 use super::native;
 use super::rings::Bells;
 use super::sending::Letter;
 use super::worker::Worker;
 use crate::modules::metrics::{self, Timed};
-use crate::modules::say;
-use crate::ngx::log::Level;
 use crate::ngx::lua::Semaphore;
 use crate::ngx::{cycle, event, socket};
 use crate::proto::ipc::frame::Kind;
@@ -486,32 +484,4 @@ impl Worker {
             events.housekeeping.after(HOUSEKEEPING, false);
         }
     }
-}
-
-/// Why messages are lost that waited in a worker which was killed.
-pub(super) const KILLED: &str = "they waited in a worker that was killed";
-
-/// Tells who runs the node of messages that are lost, where there are any.
-pub(super) fn tell_lost(messages: usize, why: &str) {
-    if messages > 0 {
-        let are = if messages == 1 { "message is" } else { "messages are" };
-        let text = format_args!("ipc: {messages} {are} lost: {why}");
-        say::say_of(Level::Notice, "ipc dropped", why, text);
-    }
-}
-
-/// Tells who runs the node of a message that nobody handles; `name` begins with a space where it is
-/// there.
-#[cold]
-pub(super) fn dropped(counter: Counter, name: Arguments<'_>) {
-    let (level, reason) = match counter {
-        // several programs may share a worker's messages: not each handles all
-        Counter::Unhandled => (Level::Info, "no handler"),
-        Counter::Late => (Level::Info, "nobody waits for the reply any more"),
-        Counter::Stranger => (Level::Notice, "it is for a process that is gone"),
-        Counter::Lost => (Level::Notice, "its sender or receiver is gone"),
-        _ => return,
-    };
-    let text = format_args!("ipc: a message{name} is dropped: {reason}");
-    say::say_of(level, "ipc dropped", reason, text);
 }

@@ -9,10 +9,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::estate::Estate;
+use super::losses::{KILLED, tell_lost};
 use super::mailbox::Mailbox;
 use super::native;
 use super::peer::{Peer, Way};
-use super::receiving::{KILLED, tell_lost};
 use super::retaining::Copy;
 use super::rings::{self, Bells, Reader};
 use super::sending::{RECENT, Recent};
