@@ -26,7 +26,9 @@ subtest 'a storm of reloads' => sub {
         my $till = now() + 0.1;
         until_true(sub { now() >= $till }, 1);
     }
-    # several signals may be one reload; the last one is in force once the workers say so
+    # several signals may be one reload; the last one is in force once the workers say so. Who has not
+    # left by then still costs the master descriptors
+    $s->wait_for(sub { 3 == (() = CC::Proc::children($s->master_pid)) }, 'the old ones to leave', 30);
     $s->reload($c->options);
     my $count = $c->until(0, 'local c = t.life.counters() return c.worker_starts.count - c.worker_exits.count', 3);
     is $count, 3, 'who started and did not leave is there';
