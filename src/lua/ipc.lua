@@ -23,7 +23,7 @@ typedef struct {
 
 int ngx_cc_ipc_send_worker(uint32_t id, uint32_t kind, uint32_t call,
     const char *name, size_t name_len, const char *data, size_t data_len);
-int ngx_cc_ipc_broadcast(int own, uint32_t kind, uint32_t call,
+int ngx_cc_ipc_broadcast(int reach, uint32_t kind, uint32_t call,
     const char *name, size_t name_len, const char *data, size_t data_len,
     ngx_cc_ipc_missed_t *missed, size_t room);
 int ngx_cc_ipc_retain(int keep, const char *name, size_t name_len, const char *key, size_t key_len,

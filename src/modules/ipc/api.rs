@@ -135,11 +135,11 @@ exported! {
         with(|worker| code(worker.send_worker(WorkerId(id), letter(kind, call, name, data))))
     }
 
-    /// Sends to all; how many were missed, of which the first `room` are told. `own` 1: of this
-    /// generation; 2: of them, but for this worker.
-    fn ngx_cc_ipc_broadcast(own: i32, kind: u32, call: u32, name: Text, name_len: usize, data: Text, data_len: usize, missed: Out<Missed>, room: usize) -> i32, BUG, {
+    /// Sends to all; how many were missed, of which the first `room` are told. `reach` 1: of this
+    /// generation; 2: of them, but for this worker; 0: of newer ones, too.
+    fn ngx_cc_ipc_broadcast(reach: i32, kind: u32, call: u32, name: Text, name_len: usize, data: Text, data_len: usize, missed: Out<Missed>, room: usize) -> i32, BUG, {
         let (name, data) = (name.bytes(name_len), data.bytes(data_len));
-        let reach = match own {
+        let reach = match reach {
             0 => Reach::Newer,
             1 => Reach::Own,
             _ => Reach::Others,
